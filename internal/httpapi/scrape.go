@@ -69,12 +69,18 @@ var formats = slices.DeleteFunc(expfmt.DefaultOpenMetricsAcceptedFormats(), func
 
 // scraper answers /metrics.
 type scraper struct {
-	metrics   *Metrics
-	log       *slog.Logger
-	now       func() time.Time
-	turns     chan struct{}
-	snapshots sync.Pool // of *snapshot
-	zips      sync.Pool // of *gzip.Writer
+	metrics *Metrics
+	log     *slog.Logger
+	now     func() time.Time
+	turns   chan struct{}
+	spaces  sync.Pool // of *scrapeSpace
+	zips    sync.Pool // of *gzip.Writer
+}
+
+// scrapeSpace is the memory of one scrape. The next one uses it again, unless the garbage collector came first.
+type scrapeSpace struct {
+	tokens snapshot
+	out    *seriesWriter
 }
 
 func newScraper(m *Metrics, log *slog.Logger, now func() time.Time) *scraper {
@@ -104,23 +110,24 @@ func (s *scraper) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "the metrics cannot be gathered: "+err.Error(), http.StatusInternalServerError)
 		return
 	}
-	tokens, _ := s.snapshots.Get().(*snapshot)
-	if tokens == nil {
-		tokens = &snapshot{}
+	space, _ := s.spaces.Get().(*scrapeSpace)
+	if space == nil {
+		space = &scrapeSpace{out: newSeriesWriter()}
 	}
 	defer func() {
-		tokens.release()
-		s.snapshots.Put(tokens)
+		space.tokens.release()
+		space.out.release()
+		s.spaces.Put(space)
 	}()
-	tokens.read(s.metrics.source, s.metrics.perToken)
-	if err := s.send(w, r, others, tokens); err != nil {
+	space.tokens.read(s.metrics.source, s.metrics.perToken)
+	if err := s.send(w, r, others, space); err != nil {
 		s.log.Warn("the metrics were not sent to the end", "error", err)
 		panic(http.ErrAbortHandler)
 	}
 }
 
 // send sends all metrics, or those that the request names.
-func (s *scraper) send(w http.ResponseWriter, r *http.Request, others []*dto.MetricFamily, tokens *snapshot) error {
+func (s *scraper) send(w http.ResponseWriter, r *http.Request, others []*dto.MetricFamily, space *scrapeSpace) error {
 	format := expfmt.NegotiateAccept(r.Header, formats...)
 	h := w.Header()
 	h.Add("Vary", "Accept")
@@ -133,11 +140,14 @@ func (s *scraper) send(w http.ResponseWriter, r *http.Request, others []*dto.Met
 		if zip, _ = s.zips.Get().(*gzip.Writer); zip == nil {
 			zip, _ = gzip.NewWriterLevel(nil, gzip.BestSpeed) // series resemble each other: more effort saves little
 		}
-		defer s.zips.Put(zip)
+		defer func() {
+			zip.Reset(nil)
+			s.zips.Put(zip)
+		}()
 		zip.Reset(w)
 		to = zip
 	}
-	err := s.write(to, format, others, tokens, r.URL.Query()["name[]"])
+	err := s.write(to, format, others, space, r.URL.Query()["name[]"])
 	if zip != nil {
 		err = errors.Join(err, zip.Close())
 	}
@@ -157,9 +167,9 @@ func acceptsGzip(r *http.Request) bool {
 }
 
 // write writes all metrics sorted by name; only those in names if there are any.
-func (s *scraper) write(to io.Writer, format expfmt.Format, others []*dto.MetricFamily, tokens *snapshot, names []string) error {
-	enc := expfmt.NewEncoder(to, format)
-	out := newSeriesWriter(to, format.FormatType())
+func (s *scraper) write(to io.Writer, format expfmt.Format, others []*dto.MetricFamily, space *scrapeSpace, names []string) error {
+	enc, out := expfmt.NewEncoder(to, format), space.out
+	out.to, out.format = to, format.FormatType()
 	if s.metrics.essential.Load() {
 		out.essentialAt = s.now()
 	}
@@ -174,7 +184,7 @@ func (s *scraper) write(to io.Writer, format expfmt.Format, others []*dto.Metric
 			others = others[1:]
 		}
 		if wanted(f.name) {
-			failed = out.family(f, tokens)
+			failed = out.family(f, &space.tokens)
 		}
 	}
 	for _, mf := range others {
@@ -214,7 +224,8 @@ type seriesWriter struct {
 // slot is one series of a piece, as the encoders want it.
 type slot struct {
 	metric  dto.Metric
-	pairs   [maxLabels]*dto.LabelPair
+	label   [maxLabels]dto.LabelPair
+	pairs   [maxLabels]*dto.LabelPair // of label
 	gauge   dto.Gauge
 	counter dto.Counter
 	since   timestamppb.Timestamp
@@ -222,17 +233,25 @@ type slot struct {
 	labels  values
 }
 
-func newSeriesWriter(to io.Writer, format expfmt.FormatType) *seriesWriter {
-	w := &seriesWriter{to: to, format: format}
+func newSeriesWriter() *seriesWriter {
+	w := &seriesWriter{}
 	for i := range w.slots {
 		s := &w.slots[i]
 		for j := range s.pairs {
-			s.pairs[j] = &dto.LabelPair{Value: &s.labels[j]}
+			s.pairs[j], s.label[j].Value = &s.label[j], &s.labels[j]
 		}
 		s.gauge.Value, s.counter.Value, s.counter.CreatedTimestamp = &s.value, &s.value, &s.since
 		w.all[i] = &s.metric
 	}
 	return w
+}
+
+// release forgets the scrape, and keeps the space for the next one.
+func (w *seriesWriter) release() {
+	w.to, w.essentialAt, w.n, w.err, w.sums = nil, time.Time{}, 0, nil, nil
+	for i := range w.slots {
+		w.slots[i].labels = values{}
+	}
 }
 
 // family writes one family.

