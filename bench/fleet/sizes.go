@@ -57,7 +57,7 @@ func (b *bench) measureSize(ctx context.Context, n int) error {
 		{b.wants("metrics"), func() error { return b.measureMetrics(ctx, d, n, "", set) }},
 		{b.wants("rest"), func() error { return b.measureScrapes(ctx, d, column, set) }},
 		{b.wants("reload"), func() error { return b.measureReload(ctx, d, column, set) }},
-		{b.wants("listing") && b.full, func() error { return b.measureListing(ctx, w, d, column, set) }},
+		{b.wants("listing") && b.full, func() error { d, err = b.measureListing(ctx, w, d, column, set); return err }},
 		{b.wants("metrics"), func() error { return b.measureEssential(ctx, w, d, n, set) }},
 	} {
 		if !step.wanted {
@@ -399,14 +399,20 @@ func (b *bench) measureScrapes(ctx context.Context, d *daemon, column string, se
 	return nil
 }
 
-// measureListing has the daemon list each minute, and looks at one such listing.
-func (b *bench) measureListing(ctx context.Context, w *world, d *daemon, column string, set func(row, cell string)) error {
+// measureListing starts the daemon again so that it lists each minute, and looks at one such listing. It returns the daemon that
+// runs then; nil if none does.
+func (b *bench) measureListing(ctx context.Context, w *world, d *daemon, column string, set func(row, cell string)) (*daemon, error) {
 	b.say("%s tokens: a listing", column)
 	if err := w.configure(settings{inventory: "1m"}); err != nil {
-		return err
+		return d, err
 	}
-	if _, err := d.reload(ctx); err != nil {
-		return err
+	d.stop()
+	d, err := w.start(b.binary)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := d.ready(ctx); err != nil {
+		return d, err
 	}
 	pages := (w.shape.per + 999) / 1000
 	listed := func(pages int) error {
@@ -418,30 +424,30 @@ func (b *bench) measureListing(ctx context.Context, w *world, d *daemon, column 
 			return s.Listed >= pages, err
 		})
 	}
-	if err := listed(pages); err != nil { // the first one may do what the reload asked for
-		return err
+	if err := listed(pages); err != nil { // the first one may find news
+		return d, err
 	}
 	if err := sleep(ctx, 10*time.Second); err != nil {
-		return err
+		return d, err
 	}
 	cpu, err := d.cpu()
 	if err != nil {
-		return err
+		return d, err
 	}
 	disk, diskErr := d.writtenBytes()
 	if err := listed(pages); err != nil {
-		return err
+		return d, err
 	}
 	if err := sleep(ctx, 3*time.Second); err != nil {
-		return err
+		return d, err
 	}
 	s, err := w.seen(ctx)
 	if err != nil {
-		return err
+		return d, err
 	}
 	after, err := d.cpu()
 	if err != nil {
-		return err
+		return d, err
 	}
 	written, err := d.writtenBytes()
 	if err == nil {
@@ -450,7 +456,7 @@ func (b *bench) measureListing(ctx context.Context, w *world, d *daemon, column 
 	set("listing-cpu", timeCell(after-cpu))
 	set("listing-disk", b.diskCell(written-disk, err))
 	set("listing-requests", number(int64(s.Cloudflare)))
-	return nil
+	return d, nil
 }
 
 // memoryFor returns a limit for a daemon that needed so much at most: a power of two, with a quarter to spare.
