@@ -62,7 +62,7 @@ defaults:
   outside_change: restore
   after:
     - exec: {command: [/usr/bin/systemctl, reload, "an app"], timeout: 1s, batch: 1h}
-    - webhook: {url: "https://app.example.com/reload?a=b", secret: {env: HOOK_SECRET}, batch: 1m}
+    - webhook: {url: "https://app.example.com/reload?a=b", secret: {env: HOOK_SECRET}, ca_file: /etc/rotatord/hook-ca.pem, batch: 1m}
     - restart: {kind: StatefulSet, namespace: ci, name: app.one, timeout: 10m}
   sinks:
     - vault: {mount: /kv/team/, path: /inherited/, fields: {client_id: ID, client_secret: SECRET}}
@@ -121,7 +121,7 @@ func TestEverything(t *testing.T) {
 		token.Restore = true
 		token.After = []config.Hook{
 			&config.ExecHook{Command: []string{"/usr/bin/systemctl", "reload", "an app"}, HookTimes: config.HookTimes{Timeout: time.Second, Batch: time.Hour}},
-			&config.WebhookHook{URL: "https://app.example.com/reload?a=b", Secret: config.SecretSource{Env: "HOOK_SECRET"}, HookTimes: config.HookTimes{Timeout: 30 * time.Second, Batch: time.Minute}},
+			&config.WebhookHook{URL: "https://app.example.com/reload?a=b", Secret: config.SecretSource{Env: "HOOK_SECRET"}, CAFile: "/etc/rotatord/hook-ca.pem", HookTimes: config.HookTimes{Timeout: 30 * time.Second, Batch: time.Minute}},
 			&config.RestartHook{Workload: "StatefulSet", Namespace: "ci", Name: "app.one", HookTimes: config.HookTimes{Timeout: 10 * time.Minute}},
 		}
 		token.Freezes = []scheduler.Freeze{

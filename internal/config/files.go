@@ -45,6 +45,13 @@ func (c *Config) eachFile(do func(field string, path *string, secret bool)) {
 		r := &c.Notify[i]
 		visit(itemPath("notify", i)+"."+r.Kind.Kind()+".ca_file", r.Kind.authorities(), false)
 	}
+	for _, t := range c.Tokens {
+		for i, hook := range t.After {
+			if w, ok := hook.(*WebhookHook); ok {
+				visit(itemPath(join("tokens", t.Name)+".after", i)+".webhook.ca_file", &w.CAFile, false)
+			}
+		}
+	}
 	visit("kubernetes.kubeconfig", &c.Kubernetes.Kubeconfig, true)
 	if c.Vault == nil {
 		return

@@ -6,6 +6,8 @@ import "rotatord/internal/config/raw"
 type WebhookHook struct {
 	URL    string
 	Secret SecretSource
+	// CAFile has the authorities that the receiver's certificate must come from. Empty: the system's.
+	CAFile string
 	HookTimes
 }
 
@@ -20,7 +22,11 @@ func (*WebhookHook) NeedsKubernetes() bool { return false }
 
 // Document implements [Hook].
 func (w *WebhookHook) Document() map[string]any {
-	return w.addTo(map[string]any{"url": w.URL, "secret": w.Secret.Document()})
+	document := map[string]any{"url": w.URL, "secret": w.Secret.Document()}
+	if w.CAFile != "" {
+		document["ca_file"] = w.CAFile
+	}
+	return w.addTo(document)
 }
 
 // Dispatch implements [Hook].
@@ -37,5 +43,6 @@ func (w *WebhookHook) check(c *checker, path string, hook raw.Hook) bool {
 		c.checkURL(path+".url", w.URL, "names of tokens", true)
 	}
 	w.Secret = c.source(path+".secret", in.Secret)
+	w.CAFile = c.filePath(path+".ca_file", in.CAFile)
 	return in.URL != nil
 }

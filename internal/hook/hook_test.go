@@ -2,6 +2,7 @@ package hook_test
 
 import (
 	"context"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -163,5 +165,41 @@ func TestWebhookBodyWithoutEnd(t *testing.T) {
 	began := time.Now()
 	if err := h.Run(t.Context(), items); err != nil || time.Since(began) > 5*time.Second {
 		t.Errorf("%v after %s", err, time.Since(began))
+	}
+}
+
+// TestWebhookOfAPrivateAuthority: a receiver with a certificate of a private authority gets requests if ca_file names it, and
+// nothing otherwise. The file is read for each request. What is wrong with it is said with its path.
+func TestWebhookOfAPrivateAuthority(t *testing.T) {
+	t.Setenv("HOOK_SECRET", "key")
+	var got atomic.Int64
+	server := httptest.NewTLSServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { got.Add(1) }))
+	defer server.Close()
+	file := filepath.Join(t.TempDir(), "ca.pem")
+	c := &config.WebhookHook{URL: server.URL, Secret: config.SecretSource{Env: "HOOK_SECRET"}, HookTimes: config.HookTimes{Timeout: 10 * time.Second}}
+	h := open(t, c)
+	try := func(want string) {
+		t.Helper()
+		for _, err := range []error{h.Run(t.Context(), items), h.Check(t.Context())} {
+			if err == nil || !strings.Contains(err.Error(), want) || got.Load() != 0 {
+				t.Errorf("%v, want %s; %d requests", err, want, got.Load())
+			}
+		}
+	}
+	try("name the file with its authority in after.webhook.ca_file")
+	c.CAFile = file
+	try("ca_file: reading " + file)
+	for content, want := range map[string]string{"": "it is empty", "hello": "has no line -----BEGIN"} {
+		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		try(want)
+	}
+	authority := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
+	if err := os.WriteFile(file, authority, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(h.Check(t.Context()), h.Run(t.Context(), items)); err != nil || got.Load() != 1 {
+		t.Errorf("%v; %d requests", err, got.Load())
 	}
 }

@@ -46,13 +46,20 @@ type NoticedToken struct {
 
 // Webhook implements [config.HookKinds].
 func (o *opener) Webhook(c *config.WebhookHook) {
-	o.opened = &webhook{config: c, transport: outbound.DeliveryTransport(nil)}
+	o.opened = &webhook{c}
 }
 
 // webhook sends a signed request.
-type webhook struct {
-	config    *config.WebhookHook
-	transport *http.Transport
+type webhook struct{ config *config.WebhookHook }
+
+// transport returns the transport for one request. The file of the authorities is read each time, as the secret is, so that a
+// new authority needs no reload.
+func (w *webhook) transport(ctx context.Context) (*http.Transport, error) {
+	trusted, _, err := outbound.Authorities(ctx, w.config.CAFile)
+	if err != nil {
+		return nil, fmt.Errorf("ca_file: %w", err)
+	}
+	return outbound.DeliveryTransport(trusted), nil
 }
 
 // Run implements [Hook]. An answer of 200 to 299 is success.
@@ -62,6 +69,10 @@ func (w *webhook) Run(ctx context.Context, items []Item) error {
 	key, err := w.config.Secret.ReadWithin(bounded)
 	if err != nil {
 		return fmt.Errorf("the secret for the signature: %w", err)
+	}
+	transport, err := w.transport(bounded)
+	if err != nil {
+		return err
 	}
 	notice := Notice{Event: "rotated", Delivery: deliveryID(items)}
 	for _, item := range items {
@@ -81,7 +92,7 @@ func (w *webhook) Run(ctx context.Context, items []Item) error {
 		return err
 	}
 	failpoint.Reach("hook.effect.before")
-	res, err := w.transport.RoundTrip(req)
+	res, err := transport.RoundTrip(req)
 	failpoint.Reach("hook.effect.after")
 	switch {
 	case err == nil:
@@ -105,7 +116,7 @@ func (w *webhook) Run(ctx context.Context, items []Item) error {
 }
 
 // receiver is the other end, for errors.
-var receiver = outbound.Peer{Name: "the receiver of the webhook", Address: "after.webhook.url"}
+var receiver = outbound.Peer{Name: "the receiver of the webhook", Address: "after.webhook.url", CA: "after.webhook.ca_file"}
 
 // Check implements [Hook]. It connects to the receiver, so that its name, its port and its certificate are tried, and sends
 // no request.
@@ -119,10 +130,14 @@ func (w *webhook) Check(ctx context.Context) error {
 	if _, err := w.config.Secret.ReadWithin(ctx); err != nil {
 		return fmt.Errorf("the secret for the signature: %w", err)
 	}
+	transport, err := w.transport(ctx)
+	if err != nil {
+		return err
+	}
 	if outbound.Route(to) != "" {
 		return nil // what a proxy can reach only a request tells
 	}
-	if err := w.connect(ctx, to); err != nil {
+	if err := connect(ctx, transport, to); err != nil {
 		return receiver.Explained(err, to)
 	}
 	return nil
@@ -132,9 +147,9 @@ func (w *webhook) Check(ctx context.Context) error {
 const checkTime = 10 * time.Second
 
 // connect opens a connection to the receiver as a run does, and ends it.
-func (w *webhook) connect(ctx context.Context, to *url.URL) error {
+func connect(ctx context.Context, transport *http.Transport, to *url.URL) error {
 	address := net.JoinHostPort(to.Hostname(), cmp.Or(to.Port(), map[string]string{"http": "80", "https": "443"}[to.Scheme]))
-	conn, err := w.transport.DialContext(ctx, "tcp", address)
+	conn, err := transport.DialContext(ctx, "tcp", address)
 	if err != nil {
 		return err
 	}
@@ -142,7 +157,7 @@ func (w *webhook) connect(ctx context.Context, to *url.URL) error {
 	if to.Scheme != "https" {
 		return nil
 	}
-	c := w.transport.TLSClientConfig.Clone()
+	c := transport.TLSClientConfig.Clone()
 	c.ServerName = to.Hostname()
 	return tls.Client(conn, c).HandshakeContext(ctx)
 }

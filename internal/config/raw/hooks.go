@@ -30,6 +30,9 @@ type WebhookHook struct {
 	URL *string `yaml:"url" jsonschema:"required,format=uri,example=https://app.example.com/reload" hint:"give the URL of the receiver"`
 	// The secret that requests are signed with, in HMAC-SHA256; the receiver has it too. Required.
 	Secret Secret `yaml:"secret" jsonschema:"required" hint:"say where the secret for the signature is, such as {file: /etc/rotatord/webhook-secret}"`
+	// A PEM file with the authorities that the receiver's certificate must come from, such as that of a private CA. It
+	// is read again for each request. Default the system's.
+	CAFile *string `yaml:"ca_file" jsonschema:"example=/etc/rotatord/webhook-ca.pem"`
 	// How long a request may take, 1s to 10m. Default 30s.
 	Timeout *Duration `yaml:"timeout" jsonschema:"default=30s"`
 	// How long it waits after a rotation, up to 1h, so that one request tells of all tokens with the same
