@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"time"
 
 	"rotatord/internal/event"
@@ -47,6 +48,13 @@ const (
 	// maxProbeBackOff is the longest wait for an application that refuses a new secret.
 	maxProbeBackOff = 5 * time.Minute
 )
+
+// refusedWait returns how long to wait until an application that refuses a new secret is asked again. It doubles, and
+// counts from the first refusal: the failures of the delivery before say nothing about the application.
+func (v Verification) refusedWait(within time.Duration, now time.Time) time.Duration {
+	wait := min(max(now.Sub(v.Since)-within, minBackOff), maxProbeBackOff)
+	return wait - rand.N(wait/4)
+}
 
 // verify tries the new secret, and reports whether the rotation may end. A refusal is not a failure while
 // the edge may not know the secret yet: the secret is tried again after a short wait.
@@ -100,5 +108,5 @@ func (a *attempt) notVerified(ctx context.Context, probe Probe, probeErr error) 
 	}
 	a.extendOld(ctx)
 	err = fmt.Errorf("the new secret is in every sink, and is refused where it was tried: %w", probeErr)
-	return false, a.stallUntil(ctx, "verify", err, now.Add(min(BackOff(a.record.Failures+1), maxProbeBackOff)))
+	return false, a.stallUntil(ctx, "verify", err, now.Add(v.refusedWait(a.token.VerifyWithin, now)))
 }

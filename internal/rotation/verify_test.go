@@ -180,6 +180,34 @@ func TestRefusedSecretKeepsTheOldOneAlive(t *testing.T) {
 	})
 }
 
+// TestWaitAfterRefusalCountsFromTheRefusal: a sink was away for hours, and then the application refuses the new secret for
+// two minutes. It is asked again in a time that fits these two minutes, not the hours.
+func TestWaitAfterRefusalCountsFromTheRefusal(t *testing.T) {
+	inBubble(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		token = verifying(w, token)
+		token.VerifyWithin = 0
+		back := time.Now().Add(4 * time.Hour)
+		w.fault = func(_ int, c string) fault {
+			switch {
+			case c == "sink store" && time.Now().Before(back):
+				return fault{before: errors.New("vault is sealed")}
+			case c == "probe" && time.Now().Before(back.Add(2*time.Minute)):
+				return fault{before: errors.New("401")}
+			}
+			return fault{}
+		}
+		for w.record().Last == nil && time.Since(back) < time.Hour {
+			w.advance(r, token)
+		}
+		if took := time.Since(back); took > 5*time.Minute {
+			t.Errorf("the secret was accepted after %s", took)
+		}
+		if n := w.count("probe"); n < 5 || n > 15 {
+			t.Errorf("%d probes", n)
+		}
+	})
+}
+
 // TestInconclusiveProbe: if the application does not answer, a probe proves nothing. The rotation is completed after
 // the time that the edge may need.
 func TestInconclusiveProbe(t *testing.T) {
