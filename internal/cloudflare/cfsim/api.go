@@ -160,21 +160,21 @@ func (s *Simulator) list(r *request, _ time.Time) reply {
 		return invalid("per_page", "must be a number from 1 to 1000")
 	}
 	name, search := r.query.Get("name"), strings.ToLower(r.query.Get("search"))
-	total, found := 0, []tokenResult{}
+	total, found, onPage := 0, 0, []tokenResult{}
 	for _, t := range s.tokens {
 		if t.deleted || t.owner != r.owner {
 			continue
 		}
 		total++
-		if (name == "" || t.name == name) && strings.Contains(strings.ToLower(t.name), search) {
-			found = append(found, t.result())
+		if name != "" && t.name != name || search != "" && !strings.Contains(strings.ToLower(t.name), search) {
+			continue
 		}
+		if found/perPage == page-1 {
+			onPage = append(onPage, t.result())
+		}
+		found++
 	}
-	pages := (len(found) + perPage - 1) / perPage
-	onPage := []tokenResult{}
-	if page <= pages { // and so (page-1)*perPage cannot overflow
-		onPage = found[(page-1)*perPage : min(page*perPage, len(found))]
-	}
+	pages := (found + perPage - 1) / perPage
 	rep := success(http.StatusOK, onPage)
 	rep.info = &resultInfo{Count: len(onPage), Page: page, PerPage: perPage, TotalCount: total, TotalPages: pages}
 	return rep
