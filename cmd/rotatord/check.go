@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"runtime/debug"
 	"slices"
 	"strconv"
 	"time"
@@ -43,7 +42,7 @@ As root, check reads the credentials that systemd gives to a unit where the unit
 /etc/rotatord/credentials, or the directory of --credentials.`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			defer debug.SetGCPercent(debug.SetGCPercent(checkGCPercent))
+			defer collectEarly()()
 			user, err := findUser(daemonUser)
 			if err != nil {
 				return err
@@ -80,11 +79,6 @@ As root, check reads the credentials that systemd gives to a unit where the unit
 	outputFlag(cmd, &format)
 	return cmd
 }
-
-// checkGCPercent lets garbage grow to this share of what is in use. Most of that is the file and the configuration,
-// which stay until the end, so the usual 100 would double what a check needs, in a build or beside the daemon. More
-// collections are the price.
-const checkGCPercent = 30
 
 // checkJSON prints the result as one JSON object. It returns errReported if there are faults.
 func checkJSON(ctx context.Context, path, credentials string, user *doctor.ServiceUser, stdout io.Writer) error {
