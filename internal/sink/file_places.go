@@ -136,7 +136,9 @@ func sameDirs(ctx context.Context, stat func(string) (fs.FileInfo, error), dir f
 		there := filepath.Dir(f.path)
 		mu.Lock()
 		_, looked := same[there]
-		same[there] = same[there]
+		if !looked {
+			same[there] = false
+		}
 		mu.Unlock()
 		if looked {
 			continue
