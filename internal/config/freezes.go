@@ -179,14 +179,15 @@ func (c *checker) freezesOf(own, defaults *settings) *freezeSet {
 	}
 	except := choose(c, own, defaults, "except_freezes", &own.except, &defaults.except, nil).value
 	added := choose(c, own, defaults, "freezes", &own.freezes, &defaults.freezes, nil).value
-	key := strings.Join(slices.Sorted(slices.Values(except)), " ")
+	var key strings.Builder
+	key.WriteString(strings.Join(slices.Sorted(slices.Values(except)), " "))
 	for _, f := range added {
-		key += " " + f.path
+		key.WriteString(" " + f.path)
 	}
-	set, known := c.sets[key]
+	set, known := c.sets[key.String()]
 	if !known {
 		set = c.newFreezeSet(except, added)
-		c.sets[key] = set
+		c.sets[key.String()] = set
 	}
 	if !ownSays {
 		c.common = set

@@ -156,7 +156,7 @@ func (s *scraper) send(w http.ResponseWriter, r *http.Request, others []*dto.Met
 
 // acceptsGzip reports whether the answer may be compressed.
 func acceptsGzip(r *http.Request) bool {
-	for _, one := range strings.Split(strings.Join(r.Header.Values("Accept-Encoding"), ","), ",") {
+	for one := range strings.SplitSeq(strings.Join(r.Header.Values("Accept-Encoding"), ","), ",") {
 		coding, parameter, _ := strings.Cut(strings.TrimSpace(one), ";")
 		q := strings.Trim(strings.TrimPrefix(strings.ReplaceAll(parameter, " ", ""), "q="), "0.")
 		if coding == "gzip" && (parameter == "" || q != "") {
