@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"compress/gzip"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -20,6 +19,8 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"rotatord/internal/moment"
 )
 
 // This file sends /metrics. What is not about tokens is in a registry, as everywhere. What is about tokens is sent piece by
@@ -30,6 +31,9 @@ const (
 	scrapesAtOnce = 2
 	// scrapeWait is how long another one waits for its turn, and scrapeTime how long a scrape may take after that.
 	scrapeWait, scrapeTime = 10 * time.Second, 30 * time.Second
+	// scrapeStall is how long a reader may take nothing. It is less than scrapeWait, so that readers that have stopped
+	// keep no scrape behind them from being answered.
+	scrapeStall = 5 * time.Second
 	// piece is how many series are made before they are sent.
 	piece = 128
 	// maxLabels is how many labels a metric of tokens has at most.
@@ -102,8 +106,7 @@ func (s *scraper) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, fmt.Sprintf("%d scrapes are being answered: try again later", scrapesAtOnce), http.StatusServiceUnavailable)
 		return
 	}
-	// A writer without a deadline is one of a test.
-	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(scrapeTime))
+	w = &boundedWriter{w, http.NewResponseController(w), time.Now().Add(scrapeTime)}
 	others, err := s.metrics.registry.Gather()
 	if err != nil {
 		s.log.Error("the metrics cannot be gathered", "error", err)
@@ -124,6 +127,21 @@ func (s *scraper) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.log.Warn("the metrics were not sent to the end", "error", err)
 		panic(http.ErrAbortHandler)
 	}
+}
+
+// boundedWriter ends with an error if the reader takes nothing for scrapeStall, and in any case at end.
+type boundedWriter struct {
+	http.ResponseWriter
+	controller *http.ResponseController // nil for a writer of a test, which has no deadline
+	end        time.Time
+}
+
+// Write implements [io.Writer].
+func (w *boundedWriter) Write(p []byte) (int, error) {
+	if w.controller != nil && w.controller.SetWriteDeadline(moment.Min(w.end, time.Now().Add(scrapeStall))) != nil {
+		w.controller = nil
+	}
+	return w.ResponseWriter.Write(p)
 }
 
 // send sends all metrics, or those that the request names.
@@ -148,8 +166,8 @@ func (s *scraper) send(w http.ResponseWriter, r *http.Request, others []*dto.Met
 		to = zip
 	}
 	err := s.write(to, format, others, space, r.URL.Query()["name[]"])
-	if zip != nil {
-		err = errors.Join(err, zip.Close())
+	if zip != nil && err == nil { // else its end would look like that of a whole answer
+		err = zip.Close()
 	}
 	return err
 }
@@ -248,7 +266,7 @@ func newSeriesWriter() *seriesWriter {
 
 // release forgets the scrape, and keeps the space for the next one.
 func (w *seriesWriter) release() {
-	w.to, w.essentialAt, w.n, w.err, w.sums = nil, time.Time{}, 0, nil, nil
+	w.to, w.essentialAt, w.n, w.err, w.sums, w.counting = nil, time.Time{}, 0, nil, nil, false
 	for i := range w.slots {
 		w.slots[i].labels = values{}
 	}

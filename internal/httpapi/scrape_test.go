@@ -8,9 +8,12 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -237,6 +240,62 @@ func TestSlowReaderHoldsNoLock(t *testing.T) {
 	if body := scrape(handler, "/metrics?name[]=rotatord_rotations_total").Body.String(); !strings.Contains(body, "} 1\n") {
 		t.Error("the event was not counted")
 	}
+}
+
+// stopped is a reader that takes nothing until its deadline.
+type stopped struct {
+	*httptest.ResponseRecorder
+	deadline time.Time
+}
+
+func (w *stopped) SetWriteDeadline(at time.Time) error { w.deadline = at; return nil }
+
+func (w *stopped) Write([]byte) (int, error) {
+	time.Sleep(time.Until(w.deadline))
+	return 0, os.ErrDeadlineExceeded
+}
+
+// slow is a reader that takes a piece a second.
+type slow struct{ stopped }
+
+func (w *slow) Write(p []byte) (int, error) {
+	if time.Sleep(time.Second); time.Now().After(w.deadline) {
+		return 0, os.ErrDeadlineExceeded
+	}
+	return len(p), nil
+}
+
+// TestStoppedReadersAreCutOff: readers that have stopped, whatever their number, keep a scrape behind them from being
+// answered only for a moment. One that is slow has more time, and then is cut off too.
+func TestStoppedReadersAreCutOff(t *testing.T) {
+	t.Parallel()
+	m, _ := fleet(40*httpapi.Piece, false)
+	synctest.Test(t, func(t *testing.T) {
+		handler := m.Scraper()
+		began := time.Now()
+		cutOff := func(w http.ResponseWriter, after time.Duration) {
+			defer func() {
+				if p := recover(); p != http.ErrAbortHandler { //nolint:errorlint // it is compared by net/http, too
+					t.Errorf("the handler ended with %v", p)
+				}
+				if took := time.Since(began); took != after {
+					t.Errorf("cut off after %s, want %s", took, after)
+				}
+			}()
+			handler.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics?name[]=rotatord_token_state", nil))
+		}
+		var readers sync.WaitGroup
+		for range httpapi.ScrapesAtOnce {
+			readers.Go(func() { cutOff(&stopped{ResponseRecorder: httptest.NewRecorder()}, 5*time.Second) })
+		}
+		synctest.Wait()
+		if w := scrape(handler, "/metrics"); w.Code != http.StatusOK || time.Since(began) > 5*time.Second {
+			t.Errorf("%d after %s", w.Code, time.Since(began))
+		}
+		readers.Wait()
+		began = time.Now()
+		cutOff(&slow{stopped{ResponseRecorder: httptest.NewRecorder()}}, 31*time.Second)
+	})
 }
 
 // broken is a connection that breaks after some bytes.
