@@ -45,13 +45,11 @@ func (c *Config) eachFile(do func(field string, path *string, secret bool)) {
 		r := &c.Notify[i]
 		visit(itemPath("notify", i)+"."+r.Kind.Kind()+".ca_file", r.Kind.authorities(), false)
 	}
-	for _, t := range c.Tokens {
-		for i, hook := range t.After {
-			if w, ok := hook.(*WebhookHook); ok {
-				visit(itemPath(join("tokens", t.Name)+".after", i)+".webhook.ca_file", &w.CAFile, false)
-			}
+	c.eachHook(func(token string, i int, hook Hook) {
+		if w, ok := hook.(*WebhookHook); ok {
+			visit(itemPath(join("tokens", token)+".after", i)+".webhook.ca_file", &w.CAFile, false)
 		}
-	}
+	})
 	visit("kubernetes.kubeconfig", &c.Kubernetes.Kubeconfig, true)
 	if c.Vault == nil {
 		return
@@ -104,8 +102,20 @@ func (c *Config) eachSecret(do func(field string, source *SecretSource, kind Sec
 		for i, sink := range t.Sinks {
 			sink.eachSecret("", below(t.Name, ".sinks", i, sink.Kind()))
 		}
+	}
+	c.eachHook(func(token string, i int, hook Hook) { hook.eachSecret("", below(token, ".after", i, hook.Kind())) })
+}
+
+// eachHook calls do for each hook, with a token that has it and its place there. One that tokens share, from defaults, comes
+// once: its files need not be read, nor be reported, for each of them.
+func (c *Config) eachHook(do func(token string, i int, hook Hook)) {
+	seen := make(map[Hook]bool)
+	for _, t := range c.Tokens {
 		for i, hook := range t.After {
-			hook.eachSecret("", below(t.Name, ".after", i, hook.Kind()))
+			if !seen[hook] {
+				seen[hook] = true
+				do(t.Name, i, hook)
+			}
 		}
 	}
 }
