@@ -186,6 +186,9 @@ func (a *App) build() error {
 	if err != nil {
 		return err
 	}
+	for _, token := range tokens {
+		a.metrics.Known(token.Name)
+	}
 	hooks, err := a.hooks.open(a.config)
 	if err != nil {
 		return err
@@ -295,7 +298,6 @@ func (a *App) tokens(configured []config.Token, accounts map[string]*account) ([
 			token.Sinks = append(token.Sinks, opened)
 		}
 		token.Hooks = hooksOf(t)
-		a.metrics.Known(t.Name)
 		tokens = append(tokens, token)
 	}
 	return tokens, nil

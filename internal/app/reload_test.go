@@ -32,6 +32,7 @@ func TestReloadDuringARotation(t *testing.T) {
 
 	all := w.tokens
 	w.tokens = all[1:]
+	w.token("never-came", "@weekly", "1m")
 	if err := d.Reload(t.Context(), w.config()); err == nil || !strings.Contains(err.Error(), "tokens.hangs: a rotation is in progress (intent)") {
 		t.Errorf("without the token that is rotated: %v", err)
 	}
@@ -39,8 +40,11 @@ func TestReloadDuringARotation(t *testing.T) {
 	if n := len(d.Tokens()); n != 3 {
 		t.Errorf("after a reload that was refused there are %d tokens", n)
 	}
+	if _, body := d.get("/metrics"); strings.Contains(body, "never-came") {
+		t.Error("after a reload that was refused the metrics tell of its token")
+	}
 
-	w.tokens = all[:2]
+	w.tokens = all[:2:2]
 	came := w.token("came", "@every 3h", "1m")
 	if err := d.Reload(t.Context(), w.config(frozen())); err != nil {
 		t.Fatal(err)
