@@ -90,7 +90,10 @@ func TestCreateAndAdopt(t *testing.T) {
 	if s.TokenID != made[0].ID || s.State != "idle" {
 		t.Errorf("%+v", s)
 	}
-	d.wantMetric(`rotatord_rotations_total{result="success",token="ci",trigger="create"}`, 1)
+	w.eventually("it is counted", func() bool { // the record says so first
+		n, ok := d.metric(`rotatord_rotations_total{result="success",token="ci",trigger="create"}`)
+		return ok && n == 1
+	})
 	w.eventually("one of that name is there already", func() bool { return strings.Contains(d.status("taken").LastError, "adopt: true") })
 	if n := len(w.sim.Tokens()); n != 3 {
 		t.Errorf("%d service tokens", n)

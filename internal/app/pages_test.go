@@ -74,20 +74,24 @@ func TestOneTokenIsReadAlone(t *testing.T) {
 		}
 		d := w.run(w.config())
 		w.eventually("it is ready", func() bool { return d.status("token-007").Known })
-		cost[n] = testing.AllocsPerRun(100, func() {
+		show := func() {
 			if _, ok := d.Token("token-007"); !ok {
 				t.Error("it is not there")
 			}
 			if got := d.TokensAfter("token-007", 3); len(got) != 3 || got[0].Name != "token-008" {
 				t.Errorf("%d tokens after it", len(got))
 			}
-		})
+		}
+		cost[n] = testing.AllocsPerRun(20, show)
+		for range 9 { // what others do at the same time is counted, too
+			cost[n] = min(cost[n], testing.AllocsPerRun(20, show))
+		}
 		if _, ok := d.Token("token"); ok || len(d.TokensAfter("token-"+fmt.Sprintf("%03d", n-2), 9)) != 1 || len(d.TokensAfter("", n+1)) != n {
 			t.Error("other tokens are shown")
 		}
 		d.stop()
 	}
-	if cost[200] > 2*cost[50] { // other goroutines are counted, too
+	if cost[200] > 2*cost[50] {
 		t.Errorf("showing one of 50 tokens makes %.0f allocations, one of 200 makes %.0f", cost[50], cost[200])
 	}
 }

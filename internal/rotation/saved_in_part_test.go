@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,13 +20,19 @@ type keyValues struct {
 	records map[string]rotation.Record
 	saving  func(token string) error // called before each save; nil for nothing
 	saves   map[string]int           // by token
+
+	mu sync.Mutex // replicas that enroll save several tokens at the same time
 }
 
 func (l *keyValues) Load(_ context.Context, token string) (rotation.Record, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	return l.records[token], nil
 }
 
 func (l *keyValues) Save(_ context.Context, r rotation.Record) (rotation.Record, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	if l.saving != nil {
 		if err := l.saving(r.Token); err != nil {
 			return rotation.Record{}, err
@@ -60,12 +67,17 @@ func (l *keyValues) RunLeft(string, rotation.OwedHook) time.Duration     { retur
 func (l *keyValues) OracleTrusted(context.Context, string) (bool, error) { return true, nil }
 
 // published counts what was told, by token.
-type published map[string]int
+type published struct {
+	mu sync.Mutex
+	n  map[string]int
+}
 
-func (p published) Publish(e event.Event) {
+func (p *published) Publish(e event.Event) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	switch e.Detail.(type) {
 	case event.OutsideRotation, event.Missed:
-		p[e.Token]++
+		p.n[e.Token]++
 	}
 }
 
@@ -115,10 +127,10 @@ func TestBatchSavedInPart(t *testing.T) {
 		for _, cause := range []error{rotation.ErrConflict, errAway} {
 			t.Run(fmt.Sprint(test.name, ", ", cause), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					ledger, told, shown := &keyValues{records: map[string]rotation.Record{}, saves: map[string]int{}}, published{}, map[string]int{}
+					ledger, told, shown := &keyValues{records: map[string]rotation.Record{}, saves: map[string]int{}}, &published{n: map[string]int{}}, map[string]int{}
 					newRotator := func() *rotation.Rotator {
 						return rotation.New(rotation.Options{
-							Ledger: ledger, Events: told, Started: time.Now(), Saved: func(r rotation.Record) { shown[r.Token]++ },
+							Ledger: ledger, Events: told, Started: time.Now(), Saved: func(r rotation.Record) { told.mu.Lock(); defer told.mu.Unlock(); shown[r.Token]++ },
 							Replica: &rotation.Replica{Name: "a", Process: "a-1", Claim: time.Minute},
 						})
 					}
@@ -138,7 +150,7 @@ func TestBatchSavedInPart(t *testing.T) {
 					}
 					time.Sleep(14*24*time.Hour + 6*time.Hour)
 					r = newRotator()
-					clear(told)
+					clear(told.n)
 					clear(shown)
 					clear(ledger.saves)
 
@@ -162,8 +174,8 @@ func TestBatchSavedInPart(t *testing.T) {
 						if i < failed && saved != 1 {
 							t.Fatalf("%s was saved %d times", token.Name, saved)
 						}
-						if test.tells && told[token.Name] != saved {
-							t.Errorf("%s was saved %d times, and told of %d times", token.Name, saved, told[token.Name])
+						if test.tells && told.n[token.Name] != saved {
+							t.Errorf("%s was saved %d times, and told of %d times", token.Name, saved, told.n[token.Name])
 						}
 						if !test.tells && shown[token.Name] != saved {
 							t.Errorf("%s was saved %d times, and shown %d times", token.Name, saved, shown[token.Name])
@@ -178,7 +190,7 @@ func TestBatchSavedInPart(t *testing.T) {
 						}
 					}
 					for _, token := range tokens {
-						if got := told[token.Name]; test.tells && got != 1 {
+						if got := told.n[token.Name]; test.tells && got != 1 {
 							t.Errorf("%s was told of %d times in the end", token.Name, got)
 						}
 						if got := ledger.saves[token.Name]; got != 1 {
