@@ -17,7 +17,7 @@ const (
 	perSecond = 160
 	// mostAway is how many requests may have left and count: until a second after their answer. So however long each was
 	// delayed after its admission, on its way, or on the way back, no more than these arrive within any second.
-	mostAway = perSecond * 19 / 16
+	mostAway = 190
 	// departAgain is how soon a request looks again whether it may leave, if none of those under way is over.
 	departAgain = 20 * time.Millisecond
 )

@@ -118,7 +118,7 @@ func (p *pacer) pace(now time.Time, l load) pace {
 		return pace{oneByOne: true}
 	}
 	requests, until := p.share(now, l, careful)
-	result := pace{allowed: requests >= 1, rate: rateOf(requests, until, l.limit), atOnce: requests >= 1 && p.atOnce(now, l) >= 1}
+	result := pace{allowed: requests >= 1, rate: rateOf(requests, until, l.limit), atOnce: p.atOnce(now, l) >= 1}
 	if p.silent.on {
 		return result
 	}
@@ -145,7 +145,7 @@ func (p *pacer) pace(now time.Time, l load) pace {
 // atOnce returns how many requests may leave as fast as they come. To spread our share over the window serves only to see in
 // time that others need more than they are expected to. So it is not spread while no other user is seen, nor for
 // what is urgent. But what others could need is left to them, by all that was seen of them: a process that has just
-// started has seen nothing, and leaves them two thirds of the quota.
+// started has seen nothing, and leaves them two thirds of what the rest of the window allows.
 func (p *pacer) atOnce(now time.Time, l load) float64 {
 	r := &p.reported
 	requests, _ := p.share(now, l, careful)
@@ -162,10 +162,12 @@ func (p *pacer) atOnce(now time.Time, l load) float64 {
 	}
 	left := r.ends.Sub(r.leftSent).Seconds()
 	need := math.Inf(1)
-	if quiet {
+	if quiet || p.others.unwatched {
 		need = surely(float64(r.quota) * maxOthers * left / r.length.Seconds())
 	}
-	if watched > 0 {
+	if !quiet && p.others.unwatched { // what was used before the first answer may have been the process before a restart: it says nothing of others
+		requests, need = float64(r.left), max(need, float64(r.quota-l.limit-p.others.used))
+	} else if watched > 0 {
 		need = min(need, surely(float64(seen))/watched.Seconds()*left)
 	}
 	return min(requests, float64(r.left-r.silent-l.pending-l.reserved)-need-reserveMin)

@@ -354,6 +354,31 @@ func TestNoOtherUserIsSeen(t *testing.T) {
 	}
 }
 
+// TestUrgentAfterARestart: the process before has just used a part of the window, which looks like another user's. The first
+// listing of the new process is urgent, and does not wait for that: a hundred pages leave at once. Two thirds of the quota are left to others
+// as in a process that has seen nobody, and what is not urgent waits until it has been seen whether they go on.
+func TestUrgentAfterARestart(t *testing.T) {
+	const quota, ago = 1200, 15 * time.Second
+	start := time.Now()
+	for _, test := range []struct {
+		used        int
+		urgent      bool
+		least, most float64
+	}{
+		{used: 200, urgent: true, least: 99, most: 160},
+		{used: 330, urgent: true, most: 20},
+		{used: 700, urgent: true, most: 0},
+		{used: 200, most: 0},
+	} {
+		var p pacer
+		p.observe(observation{sent: start, at: start, answered: true,
+			Report: Report{Said: true, Left: quota - test.used - 1, Reset: Window - ago, Quota: quota, Length: Window}}, []time.Time{start}, 0)
+		if n := max(p.atOnce(start, load{finished: 1, limit: 1000, urgent: test.urgent}), 0); n < test.least || n > test.most {
+			t.Errorf("%d used before, urgent %t: %.0f requests leave at once, want %.0f to %.0f", test.used, test.urgent, n, test.least, test.most)
+		}
+	}
+}
+
 // TestOneAddress: the requests of all credentials to one server are at most 160 within any second, whatever their urgency.
 // Another server does not count.
 func TestOneAddress(t *testing.T) {
