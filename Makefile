@@ -22,6 +22,7 @@ TIDY_MODULES := $(filter-out test,$(MODULES)) $(SERVERS) tools
 
 STATICCHECK := $(CURDIR)/.tools/bin/staticcheck
 GOVULNCHECK := $(CURDIR)/.tools/bin/govulncheck
+BENCHSTAT   := .tools/bin/benchstat
 
 .PHONY: help
 help: ## list the targets
@@ -174,6 +175,10 @@ bench: ## what a fleet costs and how fast it rotates, beside a loop, a script an
 	go test -count=1 -v -run 'TestUnderTheLimit$$|TestRequestsForEachRotation$$' ./internal/app
 	cd bench && go test -run '^$$' -bench . -benchmem .
 
+.PHONY: bench-compare
+bench-compare: ## micro-benchmarks of the commit BASE beside those of the working tree, by benchstat; BENCH=regexp DIRS="bench internal/audit" COUNT=6 TIME=300ms
+	@BENCH='$(BENCH)' COUNT='$(COUNT)' TIME='$(TIME)' scripts/bench-compare.sh '$(BASE)' $(DIRS)
+
 .PHONY: tools
 tools: ## install the programs that tests call (promtool, prometheus, systemd-analyze, mkfs.ext4, rpm, mandoc, chromium)
 	scripts/install-tools.sh
@@ -227,6 +232,9 @@ $(STATICCHECK): tools/go.mod tools/go.sum
 
 $(GOVULNCHECK): tools/go.mod tools/go.sum
 	cd tools && go build -o $@ golang.org/x/vuln/cmd/govulncheck
+
+$(BENCHSTAT): tools/go.mod tools/go.sum
+	cd tools && go build -o $(CURDIR)/$@ golang.org/x/perf/cmd/benchstat
 
 .PHONY: check-fix
 check-fix: ## go fix has nothing to modernise
