@@ -93,6 +93,36 @@ func TestVolatilePlace(t *testing.T) {
 	}
 }
 
+// TestOnePlaceWrittenInTwoWays: two entries that write to one place are refused however they write it, and such that
+// only look alike are not.
+func TestOnePlaceWrittenInTwoWays(t *testing.T) {
+	for _, test := range []struct {
+		first, second string
+		refused       bool
+	}{
+		{"vault: {mount: a, path: b/c}", "vault: {mount: a/b, path: c}", true},
+		{"vault: {mount: a/b, path: c}", "vault: {mount: a, path: b/c}", true},
+		{"vault: {mount: a/b/c, path: d}", "vault: {mount: a, path: b/c/d}", true},
+		{"vault: {mount: /a/, path: /b/}", "vault: {mount: a, path: b}", true},
+		{"vault: {mount: a, path: bc}", "vault: {mount: ab, path: c}", false},
+		{"vault: {mount: a, path: b/c}", "vault: {mount: a, path: b}", false},
+		{"vault: {mount: a, path: b/c}", "vault: {mount: a, path: b/C}", false},
+		{"vault: {mount: a, path: b}", "kubernetes: {namespace: a, name: b}", false},
+		{"kubernetes: {namespace: a, name: b.c}", "kubernetes: {namespace: a, name: b.c}", true},
+		{"kubernetes: {namespace: a, name: b-c}", "kubernetes: {namespace: a-b, name: c}", false},
+		{"file: {path: /etc/ci/cf.env}", "file: {path: /etc//ci/./cf.env}", true},
+		{"file: {path: /not-there/ci/cf.env}", "file: {path: //not-there/./ci//cf.env}", true},
+		{"file: {path: /not-there/ci/cf.env}", "file: {path: /not-there/ci.cf/env}", false},
+	} {
+		first := strings.Replace(withoutVault, "file: {path: %s}", test.first, 1)
+		text := first + "  other: {account: prod, id: 3f2b8a52-1d0e-4c3c-9a54-7d0c0f6f2b11, schedule: '@weekly', sinks: [{" + test.second + "}]}\n"
+		_, err := Parse("test.yaml", []byte(text))
+		if refused := err != nil && strings.Contains(err.Error(), ", and so does tokens.ci.sinks[0]"); refused != test.refused {
+			t.Errorf("%s and %s: %v", test.first, test.second, err)
+		}
+	}
+}
+
 // TestOneFileThroughALink: two tokens that write to one file under two names of its directory are refused when the
 // configuration is loaded, and the message has both names.
 func TestOneFileThroughALink(t *testing.T) {

@@ -205,7 +205,8 @@ func (c *checker) intern(text string) string {
 	return same
 }
 
-// internJoined is intern for a kind and a path of two parts, of which the second may be empty.
+// internJoined is intern for a kind and a path of two parts. The text is the same wherever the path is parted,
+// also if the second part is empty.
 func (c *checker) internJoined(kind, first, second string) string {
 	key := joinedTexts{kind, first, second}
 	same, known := c.joined[key]
@@ -213,7 +214,9 @@ func (c *checker) internJoined(kind, first, second string) string {
 		if len(c.joined) >= maxInterned {
 			clear(c.joined)
 		}
-		same = kind + first + "/" + second
+		if same = kind + first; second != "" {
+			same += "/" + second
+		}
 		c.joined[key] = same
 	}
 	return same

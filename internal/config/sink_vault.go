@@ -25,13 +25,11 @@ func (*VaultSink) Kind() string { return "vault" }
 // Place implements [Sink].
 func (v *VaultSink) Place() string { return v.Mount + "/" + v.Path }
 
-// writesTo implements [Sink].
+// writesTo implements [Sink]. Where the mount ends and the path begins is no part of it: the path b/c of the mount a and
+// the path c of the mount a/b are one place.
 func (v *VaultSink) writesTo(c *checker) place {
-	dir, name := "", v.Path
-	if i := strings.LastIndex(v.Path, "/"); i >= 0 {
-		dir, name = v.Path[:i], v.Path[i+1:]
-	}
-	return place{c.internJoined("vault:", v.Mount, dir), name}
+	end := max(strings.LastIndex(v.Path, "/"), 0)
+	return place{c.internJoined("vault:", v.Mount, v.Path[:end]), strings.TrimPrefix(v.Path[end:], "/")}
 }
 
 // Group implements [Sink]: the mount.
