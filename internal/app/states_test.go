@@ -12,6 +12,7 @@ import (
 	"rotatord/internal/packed"
 	"rotatord/internal/rotation"
 	"rotatord/internal/scheduler"
+	"rotatord/internal/sink"
 	"rotatord/internal/status"
 )
 
@@ -27,10 +28,10 @@ func healthyFleet(t *testing.T, n int) *App {
 	a.engine.rotator = rotation.New(rotation.Options{Owner: "test", Started: time.Now()})
 	for i := range n {
 		name := fmt.Sprintf("token-%05d", i)
-		kept := &config.FileSink{Path: "/run/" + name + "/cf.env", Format: "env", Mode: 0o600}
+		kept := &config.VaultSink{Mount: "secret", Path: "access/" + name}
 		a.config.Tokens = append(a.config.Tokens, config.Token{Name: name, Account: "prod", ID: name, Schedule: schedule, Sinks: []config.Sink{kept}})
 		a.engine.tokens[name] = keep(scheduled{
-			token: rotation.Token{Name: name, Account: "prod", ID: name, RenewBefore: time.Hour},
+			token: rotation.Token{Name: name, Account: "prod", ID: name, RenewBefore: time.Hour, Sinks: []rotation.Sink{sink.NewVault(nil, *kept)}},
 			record: rotation.Record{Token: name, TokenID: name, Last: &rotation.Done{At: time.Now(), GraceEndsAt: time.Now().Add(time.Hour)},
 				Facts: rotation.TokenFacts{ID: name, ClientID: name + ".access", Enabled: true, ExpiresAt: time.Now().Add(1000 * time.Hour)}},
 			due: rotation.Due{At: time.Now().Add(time.Hour)},

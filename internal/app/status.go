@@ -226,15 +226,26 @@ func (a *App) showChores(s *status.Token, t config.Token, seen scheduled) {
 	for _, old := range record.Replaced {
 		s.ReplacedError = cmp.Or(s.ReplacedError, old.LastError)
 	}
-	for _, sink := range seen.token.Sinks { // the record may still have others, from an earlier configuration
-		if at := record.Deletes[sink.Name()]; !at.IsZero() {
-			s.Deletions = append(s.Deletions, status.Deletion{Sink: sink.Name(), At: at})
-		}
-	}
+	s.Deletions = deletionsOf(record, seen.token.Sinks)
 	if work := record.Work; work != nil && work.Verification.Probes > 0 {
 		v := work.Verification
 		s.Verification = &status.Verification{Since: v.Since, Probes: v.Probes, Refused: v.Refused(seen.token.VerifyWithin, a.now()), Error: v.Error}
 	}
+}
+
+// deletionsOf returns when which of a token's sinks deletes what it holds. The record may still have others, from an earlier
+// configuration.
+func deletionsOf(record rotation.Record, sinks []rotation.Sink) (all []status.Deletion) {
+	if len(record.Deletes) == 0 { // nearly always, so no name need be made
+		return nil
+	}
+	for _, sink := range sinks {
+		name := sink.Name()
+		if at := record.Deletes[name]; !at.IsZero() {
+			all = append(all, status.Deletion{Sink: name, At: at})
+		}
+	}
+	return all
 }
 
 // showHooks shows the hooks that follow the last rotation.
@@ -276,10 +287,24 @@ func (a *App) showWatch(s *status.Token, t config.Token, seen scheduled) {
 	if a.inForce().WatchEvery == 0 {
 		return
 	}
-	for _, sink := range t.Sinks {
-		if len(record.Findings) == 0 { // nearly always, so no name need be made
-			break
+	s.Findings = findingsOf(record, t.Sinks)
+	if len(s.Findings) > 0 && t.Restore {
+		s.NotRestored = event.RestoreText(record.Restoring.Refused)
+		if record.Restoring.Error != "" {
+			s.NotRestored += ": " + record.Restoring.Error
 		}
+	}
+	if at := record.Restoring.At; len(at) > 0 && !record.Restoring.Open {
+		s.RestoredAt = at[len(at)-1]
+	}
+}
+
+// findingsOf returns what the watch has found in which of a token's sinks.
+func findingsOf(record rotation.Record, sinks []config.Sink) (all []status.Finding) {
+	if len(record.Findings) == 0 { // nearly always, so no name need be made
+		return nil
+	}
+	for _, sink := range sinks {
 		name := config.SinkName(sink)
 		f, found := record.Findings[name]
 		if !found {
@@ -295,17 +320,9 @@ func (a *App) showWatch(s *status.Token, t config.Token, seen scheduled) {
 		if keeps && want.Version > 0 && !lost && record.MayPutBack() {
 			shown.PutBack = versioned.PutBack(want.Version, f.Kind == rotation.FoundDeleted && f.Version == want.Version)
 		}
-		s.Findings = append(s.Findings, shown)
+		all = append(all, shown)
 	}
-	if len(s.Findings) > 0 && t.Restore {
-		s.NotRestored = event.RestoreText(record.Restoring.Refused)
-		if record.Restoring.Error != "" {
-			s.NotRestored += ": " + record.Restoring.Error
-		}
-	}
-	if at := record.Restoring.At; len(at) > 0 && !record.Restoring.Open {
-		s.RestoredAt = at[len(at)-1]
-	}
+	return all
 }
 
 // findingText says in words what a kind of finding is.
