@@ -19,7 +19,7 @@ import (
 type file struct {
 	root  *yaml.Node // of all but the parts
 	parts []part     // the entries of tokens, in their order; none if they are in root
-	count int        // how many entries the parts have, nearly: lines that look like one count too
+	count int        // how many entries the parts have, nearly: it is made from lines that look like one
 	at    position   // of the first entry
 }
 
@@ -33,6 +33,10 @@ type part struct {
 // partSize is the least size of a part but the last one, in bytes. A smaller part has more cost of its own, and a
 // larger one a larger tree.
 const partSize = 64 << 10
+
+// entrySize is the least size of an entry with an ID and a sink, nearly. It bounds the memory that is made ready for
+// entries: a file of lines that only look like one could have 20 million of them.
+const entrySize = 80
 
 // errWhole says that a file has to be parsed as a whole.
 var errWhole = errors.New("the entries of tokens cannot be read in parts")
@@ -136,6 +140,7 @@ func (f *file) cut(body []byte, key, size int) bool {
 	if f.count == 0 {
 		return false
 	}
+	f.count = min(f.count, 1+len(body)/entrySize)
 	f.parts = append(f.parts, part{body[from:], key + first, indent + 1})
 	return true
 }

@@ -117,3 +117,23 @@ func FuzzNames(f *testing.F) {
 		}
 	})
 }
+
+// TestEntriesThatOnlyLookLikeOne: a file makes no more memory ready than entries of its size could fill, and no less than
+// entries fill that are short.
+func TestEntriesThatOnlyLookLikeOne(t *testing.T) {
+	const size = 1 << 20
+	for _, test := range []struct {
+		line        string
+		least, most int
+	}{
+		{"  a\n", 0, size / entrySize},
+		{"  a:\n", 0, size / entrySize},
+		{entry(1), size / len(entry(1)), size / len(entry(1))},
+	} {
+		lines := size / len(test.line)
+		f, ok := apart([]byte(head+"tokens:\n"+strings.Repeat(test.line, lines)), partSize)
+		if !ok || f.count < test.least || f.count > test.most+1 {
+			t.Errorf("%d times %q: room is made for %d entries (%t); want %d to %d", lines, test.line, f.count, ok, test.least, test.most+1)
+		}
+	}
+}
