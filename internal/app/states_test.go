@@ -3,6 +3,7 @@ package app
 import (
 	"fmt"
 	"log/slog"
+	"slices"
 	"testing"
 	"time"
 
@@ -80,5 +81,34 @@ func TestStatesAreTheTokens(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-tokens +states):\n%s", diff)
+	}
+}
+
+// TestMendTheSinkThatFailed: what to type is about the sink that failed, and not about one that only the text names.
+func TestMendTheSinkThatFailed(t *testing.T) {
+	a := healthyFleet(t, 1)
+	sinks := []config.Sink{&config.VaultSink{Mount: "secret", Path: "a"}, &config.FileSink{Path: "/run/ci/cf.env"}}
+	a.config.Tokens[0].Sinks = sinks
+	token := a.engine.tokens["token-00000"]
+	for _, test := range []struct{ failed, want string }{
+		{"vault:secret/a", "vault:secret"},
+		{"file:/run/ci/cf.env", "file:/run/ci"},
+		{"file:/run/gone/cf.env", ""}, // it is not configured any more
+		{"", ""},
+	} {
+		record := token.record.Get()
+		record.Failures, record.LastCause, record.LastSink = 2, "no_permission", test.failed
+		record.LastError = "sink " + test.failed + ": refused: sink vault:secret/a: sink file:/run/ci/cf.env:"
+		token.record = packed.Of(record)
+		var want []status.ToDo
+		if test.want != "" {
+			c := status.Check{Name: status.CheckSink, Subject: test.want, Reason: record.LastCause}
+			c.Place = placeOf(c, a.config)
+			want = status.StepsOf(c)
+		}
+		s := a.token("token-00000")
+		if got := a.mendLast(s, a.failedSink(scheduled{record: record})); !slices.Equal(got, want) || len(want) > 0 && !slices.Contains(s.ToDo, want[0]) {
+			t.Errorf("of %q: %+v; want %+v", test.failed, got, want)
+		}
 	}
 }

@@ -121,7 +121,7 @@ func (a *App) show(t config.Token) status.Token {
 	}
 	now := a.engine.now()
 	s.Troubles = s.TroubleKinds(now)
-	s.ToDo = slices.Concat(putBack(s), a.mendLast(s), a.toDo(t, seen), s.MoreToDo(now))
+	s.ToDo = slices.Concat(putBack(s), a.mendLast(s, a.failedSink(seen)), a.toDo(t, seen), s.MoreToDo(now))
 	return s
 }
 
@@ -168,9 +168,20 @@ func putBack(s status.Token) (all []status.ToDo) {
 	return all
 }
 
-// mendLast returns what mends the clock, or the sink that the last error names: it is the same as for the check of that,
+// failedSink returns the name of the sink that the last error of a token is about; empty if it is about none.
+func (a *App) failedSink(seen scheduled) string {
+	switch {
+	case seen.unrecordedErr != nil:
+		return rotation.SinkOf(seen.unrecordedErr)
+	case seen.unreadable != nil, a.sharing.errNotJoined() != nil:
+		return "" // it is about the ledger
+	}
+	return seen.record.LastSink
+}
+
+// mendLast returns what mends the clock, or the sink that the last error is about: it is the same as for the check of that,
 // which may not have looked yet.
-func (a *App) mendLast(s status.Token) []status.ToDo {
+func (a *App) mendLast(s status.Token, failed string) []status.ToDo {
 	switch {
 	case s.Failures == 0:
 		return nil
@@ -179,7 +190,7 @@ func (a *App) mendLast(s status.Token) []status.ToDo {
 			{Command: "rotatord rotate " + s.Name, Does: "Then try it now. The next try comes by itself within ten minutes, or within two hours if the clock was ahead."}}
 	}
 	for i, sink := range s.Sinks {
-		if !strings.Contains(s.LastError, "sink "+sink.Name+":") {
+		if sink.Name != failed {
 			continue
 		}
 		c := status.Check{Name: status.CheckSink, Subject: s.Mounts[i], Reason: s.LastCause}

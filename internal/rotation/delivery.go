@@ -3,7 +3,6 @@ package rotation
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"rotatord/internal/event"
@@ -34,7 +33,7 @@ func (a *attempt) deliver(ctx context.Context, c Credential) (d round) {
 			d.failed = d.failed || err != nil
 		}
 		if err != nil {
-			failed = append(failed, fmt.Errorf("sink %s: %w", sink.Name(), err))
+			failed = append(failed, sinkError(sink, err))
 		}
 	}
 	d.err = errors.Join(failed...)

@@ -226,7 +226,7 @@ func (a *attempt) theirs(ctx context.Context, o Overtaken) (found Credential, er
 		case !can:
 			return found, fmt.Errorf("what sink %s holds cannot be tried", sink.Name())
 		case err != nil:
-			return found, fmt.Errorf("sink %s: %w", sink.Name(), err)
+			return found, sinkError(sink, err)
 		case c.ClientSecret.Digest() != digest, !found.ClientSecret.IsZero() && !found.ClientSecret.Equal(c.ClientSecret):
 			return found, errors.New("the sinks hold different secrets, or are being changed")
 		}

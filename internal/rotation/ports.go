@@ -225,6 +225,28 @@ func (e *IssuerError) Error() string {
 // Unwrap returns the cause.
 func (e *IssuerError) Unwrap() error { return e.Err }
 
+// SinkError is an error of a sink, with the name that the error of the sink itself need not have.
+type SinkError struct {
+	Sink string // its name
+	Err  error
+}
+
+func sinkError(sink Sink, err error) error { return &SinkError{sink.Name(), err} }
+
+// Error implements error.
+func (e *SinkError) Error() string { return "sink " + e.Sink + ": " + e.Err.Error() }
+
+// Unwrap returns the error of the sink.
+func (e *SinkError) Unwrap() error { return e.Err }
+
+// SinkOf returns the name of the sink that an error is about, the first one of several; empty if it is about none.
+func SinkOf(err error) string {
+	if e, ok := errors.AsType[*SinkError](err); ok {
+		return e.Sink
+	}
+	return ""
+}
+
 // Sink is a place that credentials are delivered to, bound to one token.
 // Implementations are safe for concurrent use, keep whatever else is stored beside
 // the credential, and never put a secret into an error. An error need not say which sink it is about: the

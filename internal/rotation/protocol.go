@@ -275,11 +275,11 @@ func (a *attempt) proveSinks(ctx context.Context) error {
 	for _, sink := range a.token.Sinks {
 		stored, err := sink.Preflight(ctx)
 		if err != nil {
-			return fmt.Errorf("sink %s: %w", sink.Name(), err)
+			return sinkError(sink, err)
 		}
 		holds[sink.Name()] = stored
 		if err := a.requireLasting(stored); err != nil {
-			return fmt.Errorf("sink %s: %w", sink.Name(), err)
+			return sinkError(sink, err)
 		}
 	}
 	return nil

@@ -128,6 +128,8 @@ type Record struct {
 	LastError string    `json:"last_error,omitempty"`
 	// LastCause is LastError as one stable word: see [CauseOf]. Empty without an error.
 	LastCause string `json:"last_cause,omitempty"`
+	// LastSink is the sink that LastError is about: see [SinkOf]. Empty if it is about none.
+	LastSink string `json:"last_sink,omitempty"`
 
 	Last *Done `json:"last,omitempty"` // the last rotation that succeeded
 	// After is what follows the last rotation; nil if nothing does. A record of an older version has none.

@@ -307,7 +307,7 @@ func (r Record) withOracle(w *Work) Record {
 // idle ends the rotation in progress, and clears the count of failures.
 func (r Record) idle() Record {
 	r.Step, r.Work, r.Doubt = StepIdle, nil, nil
-	r.Failures, r.LastError, r.LastCause = 0, "", ""
+	r.Failures, r.LastError, r.LastCause, r.LastSink = 0, "", "", ""
 	r.NotBefore, r.CatchUpAt, r.NextTrigger = time.Time{}, time.Time{}, ""
 	return r
 }
@@ -333,7 +333,7 @@ func (r Record) failed(f failure) Record {
 	if !f.silent {
 		r.Failures++
 	}
-	r.NotBefore, r.LastError = f.next, f.err.Error()
+	r.NotBefore, r.LastError, r.LastSink = f.next, f.err.Error(), SinkOf(f.err)
 	if r.LastCause = CauseOf(f.err); r.LastCause == CauseOther {
 		r.LastCause = f.reason
 	}
@@ -344,7 +344,7 @@ func (r Record) failed(f failure) Record {
 // saved, because the caller schedules by them.
 func (r Record) failedLike(unsaved Record) Record {
 	r.Failures, r.NotBefore = unsaved.Failures, unsaved.NotBefore
-	r.LastError, r.LastCause = unsaved.LastError, unsaved.LastCause
+	r.LastError, r.LastCause, r.LastSink = unsaved.LastError, unsaved.LastCause, unsaved.LastSink
 	return r
 }
 

@@ -18,7 +18,7 @@ func full(now time.Time) Record {
 	return Record{
 		Format: RecordFormat, Revision: 7, Token: "ci", TokenID: "A", Account: "prod", Anchor: now.Add(-time.Hour), Schedule: "@hourly in UTC",
 		Step: StepSealed, NextTrigger: TriggerRecovery, CatchUpAt: now, OldDiesBy: now.Add(time.Hour), Failures: 3, NotBefore: now,
-		LastError: "it failed", LastCause: "other",
+		LastError: "it failed", LastCause: "other", LastSink: "away",
 		Work: &Work{
 			RotationID: "R", TokenID: "A", Trigger: TriggerSchedule, Slot: now, Began: now, Deadline: now.Add(time.Minute), Grace: Grace(time.Hour),
 			Before: TokenFacts{ID: "A", ClientID: "a.access", UpdatedAt: now.Add(-time.Hour)}, BeforeSink: map[string]Stored{"s": {Exists: true, ClientID: "a.access", Digest: "old"}},
@@ -68,7 +68,10 @@ func TestTransitions(t *testing.T) {
 			"work.sealed_at": `"` + at(time.Second) + `"`, "work.digest": `"` + string(answer.ClientSecret.Digest()) + `"`, "work.grace_ends_at": `"` + at(2*time.Hour) + `"`}},
 		{"stored", Record.stored, map[string]string{"step": `"stored"`}},
 		{"failed", func(r Record) Record { return r.failed(failed) }, map[string]string{
-			"failures": "4", "not_before": `"` + at(time.Minute) + `"`, "last_error": `"no sink"`, "last_cause": `"store"`}},
+			"failures": "4", "not_before": `"` + at(time.Minute) + `"`, "last_error": `"no sink"`, "last_cause": `"store"`, "last_sink": ""}},
+		{"failed at a sink", func(r Record) Record {
+			return r.failed(failure{reason: "store", err: errors.Join(sinkError(namedSink{name: "s"}, errors.New("sink x: full"))), next: now})
+		}, map[string]string{"failures": "4", "last_error": `"sink s: sink x: full"`, "last_cause": `"store"`, "last_sink": `"s"`}},
 		{"failed without a report", func(r Record) Record { return r.failed(quiet) }, map[string]string{"failures": "3", "last_error": `"wait"`}},
 		{"a failure that cannot be saved", func(r Record) Record { return r.failedLike(r.failed(failed).released()) }, map[string]string{"failures": "4", "step": `"sealed"`, "work.rotation_id": `"R"`}},
 		{"in doubt", func(r Record) Record { return r.inDoubt(Doubt{Reason: ReasonOddAnswer}) }, map[string]string{"step": `"in_doubt"`, "doubt.reason": `"odd_answer"`}},

@@ -3,7 +3,6 @@ package rotation
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"time"
 
@@ -274,5 +273,3 @@ func lookBriefly(ctx context.Context, sink Sink) (Stored, error) {
 	defer cancel()
 	return lookAt(ctx, sink)
 }
-
-func sinkError(sink Sink, err error) error { return fmt.Errorf("sink %s: %w", sink.Name(), err) }
