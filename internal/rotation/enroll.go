@@ -126,21 +126,20 @@ func (e *enrollment) eraseGivenUp(ctx context.Context) {
 }
 
 func (e *enrollment) save(ctx context.Context) error {
-	batch := make([]Record, len(e.changed))
-	for i, at := range e.changed {
-		batch[i] = e.records[at]
-	}
-	saved, err := e.rotator.saveAll(ctx, batch)
+	var changed saveBatch
 	var unsaved []int
-	for i, at := range e.changed {
-		if saved[i].Revision == 0 {
-			unsaved = append(unsaved, at)
-			continue
-		}
-		e.records[at] = saved[i]
-		e.rotator.tellMissed(saved[i].Token, e.missed[at])
+	for _, at := range e.changed {
+		changed.add(e.records[at], func(saved Record, ok bool) {
+			if !ok {
+				unsaved = append(unsaved, at)
+				return
+			}
+			e.records[at] = saved
+			e.rotator.tellMissed(saved.Token, e.missed[at])
+		})
 	}
-	e.changed = append(e.changed[:0], unsaved...)
+	err := e.rotator.saveAll(ctx, changed)
+	e.changed = unsaved
 	switch {
 	case errors.Is(err, ErrConflict) && e.rotator.replica != nil: // another replica enrolls them too
 		return e.saveEach(ctx)

@@ -151,15 +151,29 @@ func (e *entry) save(ctx context.Context, next Record) error {
 	return nil
 }
 
-// saveAll saves records of different tokens, and returns one for each: as it was saved, or the zero Record if it was
-// not. What the saved ones show is true, and has to be told now, also if others could not be saved: the next look
-// finds nothing new in them.
-func (r *Rotator) saveAll(ctx context.Context, all []Record) ([]Record, error) {
-	saved, err := r.ledger.SaveAll(ctx, all)
-	if saved == nil {
-		saved = make([]Record, len(all))
+// saveBatch is records of different tokens that are saved together.
+type saveBatch struct {
+	records []Record
+	after   []func(saved Record, ok bool) // by index of records
+}
+
+// add adds a record. after is called once the batch was saved, with the record as it was saved; ok is false if it was not.
+func (b *saveBatch) add(record Record, after func(saved Record, ok bool)) {
+	b.records, b.after = append(b.records, record), append(b.after, after)
+}
+
+// saveAll saves a batch, and calls what follows for each of its records, in their order. What a saved one shows is true,
+// and has to be told now, also if others could not be saved: the next look finds nothing new in it.
+func (r *Rotator) saveAll(ctx context.Context, b saveBatch) error {
+	saved, err := r.ledger.SaveAll(ctx, b.records)
+	for i, after := range b.after {
+		if saved != nil && saved[i].Revision > 0 {
+			after(saved[i], true)
+		} else {
+			after(Record{}, false)
+		}
 	}
-	return saved, err
+	return err
 }
 
 // observe adopts next without saving it.

@@ -68,9 +68,7 @@ func (r *Rotator) RecordListings(ctx context.Context, all []Listed) (changed []R
 // recordListed records a batch in one transaction. It returns the records that it has changed, and what it has not
 // recorded because of err.
 func (r *Rotator) recordListed(ctx context.Context, batch []Listed) (changed []Record, unsaved []Listed, err error) {
-	var next []Record
-	var shown []Listed // by index of next
-	var told [][]event.Detail
+	var next saveBatch
 	var errs []error
 	now := r.now().UTC()
 	for _, one := range batch {
@@ -83,21 +81,22 @@ func (r *Rotator) recordListed(ctx context.Context, batch []Listed) (changed []R
 			errs, unsaved = append(errs, err), append(unsaved, one)
 			continue
 		}
-		if record, news, isNews := r.shownBy(one, e.record, now); isNews {
-			next, shown, told = append(next, record.heldBy(e.holder(record))), append(shown, one), append(told, news)
-		}
-	}
-	saved, err := r.saveAll(ctx, next)
-	for i, record := range saved {
-		if record.Revision == 0 {
-			unsaved = append(unsaved, shown[i])
+		record, told, isNews := r.shownBy(one, e.record, now)
+		if !isNews {
 			continue
 		}
-		changed = append(changed, record)
-		for _, news := range told[i] {
-			r.tell(record.Token, event.Actor{Cause: event.ByOutside}, news)
-		}
+		next.add(record.heldBy(e.holder(record)), func(saved Record, ok bool) {
+			if !ok {
+				unsaved = append(unsaved, one)
+				return
+			}
+			changed = append(changed, saved)
+			for _, news := range told {
+				r.tell(saved.Token, event.Actor{Cause: event.ByOutside}, news)
+			}
+		})
 	}
+	err = r.saveAll(ctx, next)
 	return changed, unsaved, errors.Join(append(errs, err)...)
 }
 

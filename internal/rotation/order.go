@@ -139,8 +139,7 @@ func orderOffset(i int) time.Duration { return time.Duration(i) * time.Microseco
 // is how many tokens came before these.
 func (r *Rotator) orderBatch(ctx context.Context, tokens []Token, out []Ordered, o Overrides, by string, offset int,
 	since time.Time) (alone []int) {
-	var batch []Record
-	var which []int
+	var given saveBatch
 	for i, t := range tokens {
 		e, err := r.tryOpen(ctx, t)
 		if e == nil {
@@ -155,18 +154,17 @@ func (r *Rotator) orderBatch(ctx context.Context, tokens []Token, out []Ordered,
 			out[i].Record = e.record
 		default:
 			order := newOrder(t, e.record, o, by, r.now().Add(orderOffset(offset+i)))
-			batch, which = append(batch, e.record.ordered(order)), append(which, i)
+			given.add(e.record.ordered(order), func(saved Record, ok bool) {
+				if !ok { // another writer came between, perhaps: alone it says what is wrong
+					alone = append(alone, i)
+					return
+				}
+				out[i].Record = saved
+				r.saved(saved)
+			})
 		}
 	}
-	saved, _ := r.saveAll(ctx, batch)
-	for n, i := range which {
-		if saved[n].Revision == 0 { // another writer came between, perhaps: alone it says what is wrong
-			alone = append(alone, i)
-			continue
-		}
-		out[i].Record = saved[n]
-		r.saved(saved[n])
-	}
+	_ = r.saveAll(ctx, given)
 	return alone
 }
 
@@ -219,8 +217,7 @@ func (r *Rotator) CancelOrders(ctx context.Context, tokens []Token) ([]Record, e
 // cancelBatch takes back orders in one transaction. It returns the records that it changed, and the tokens that are left:
 // they are being worked on, could not be opened, or could not be saved together.
 func (r *Rotator) cancelBatch(ctx context.Context, tokens []Token) (saved []Record, alone []Token) {
-	var batch []Record
-	var which []Token
+	var cancelled saveBatch
 	for _, t := range tokens {
 		e, err := r.tryOpen(ctx, t)
 		if e == nil {
@@ -232,18 +229,17 @@ func (r *Rotator) cancelBatch(ctx context.Context, tokens []Token) (saved []Reco
 		case err != nil:
 			alone = append(alone, t)
 		case e.record.Order != nil:
-			batch, which = append(batch, e.record.orderCancelled()), append(which, t)
+			cancelled.add(e.record.orderCancelled(), func(record Record, ok bool) {
+				if !ok { // another writer came between, perhaps
+					alone = append(alone, t)
+					return
+				}
+				r.saved(record)
+				saved = append(saved, record)
+			})
 		}
 	}
-	all, _ := r.saveAll(ctx, batch)
-	for i, record := range all {
-		if record.Revision == 0 { // another writer came between, perhaps
-			alone = append(alone, which[i])
-			continue
-		}
-		r.saved(record)
-		saved = append(saved, record)
-	}
+	_ = r.saveAll(ctx, cancelled)
 	return saved, alone
 }
 

@@ -161,8 +161,8 @@ func (r *Rotator) CatchUpAll(ctx context.Context, tokens []Token) (map[string]Re
 }
 
 func (r *Rotator) catchUpBatch(ctx context.Context, tokens []Token, records map[string]Record) error {
-	var changed []Record
-	var passed []event.Missed
+	var changed saveBatch
+	var unsaved []Record
 	for _, t := range tokens {
 		if _, twice := records[t.Name]; twice {
 			continue
@@ -176,21 +176,20 @@ func (r *Rotator) catchUpBatch(ctx context.Context, tokens []Token, records map[
 			continue // the next attempt reports it
 		}
 		next, missed, change := e.record.caughtUp(t, r.PauseOf(t.Name), r.now())
-		if records[t.Name] = next; change {
-			changed, passed = append(changed, next), append(passed, missed)
-		}
-	}
-	saved, err := r.saveAll(ctx, changed)
-	var unsaved []Record
-	for i, record := range saved {
-		if record.Revision == 0 {
-			unsaved = append(unsaved, changed[i])
-			delete(records, changed[i].Token)
+		if records[t.Name] = next; !change {
 			continue
 		}
-		records[record.Token] = record
-		r.tellMissed(record.Token, passed[i])
+		changed.add(next, func(saved Record, ok bool) {
+			if !ok {
+				unsaved = append(unsaved, next)
+				delete(records, t.Name)
+				return
+			}
+			records[t.Name] = saved
+			r.tellMissed(t.Name, missed)
+		})
 	}
+	err := r.saveAll(ctx, changed)
 	switch {
 	case errors.Is(err, ErrConflict) && r.replica != nil: // another replica came between
 		r.learnChanged(ctx, unsaved, records)

@@ -623,6 +623,35 @@ func TestSaved(t *testing.T) {
 	}
 }
 
+// TestSavedInPart: others are told of the records of a batch that were saved, also if the others could not be.
+func TestSavedInPart(t *testing.T) {
+	p := &place{t: t}
+	var mu sync.Mutex
+	told := map[string]bool{}
+	l, client := p.open("a", func(o *shared.Options) {
+		o.Saved = func(token string, _ uint64) { mu.Lock(); defer mu.Unlock(); told[token] = true }
+	})
+	var batch []rotation.Record
+	for i := range 40 {
+		batch = append(batch, record(fmt.Sprintf("t%02d", i)))
+	}
+	client.Break(func(operation, path string) kvtest.Fault {
+		if operation == "put" && strings.HasSuffix(path, "/t30") {
+			return kvtest.Fault{Before: errors.New("away")}
+		}
+		return kvtest.Fault{}
+	})
+	saved, err := l.SaveAll(t.Context(), batch)
+	if err == nil || len(saved) != len(batch) || len(told) == 0 || told["t30"] {
+		t.Fatalf("%d of %d saved, %d told, %v", len(saved), len(batch), len(told), err)
+	}
+	for i, r := range saved {
+		if token := batch[i].Token; told[token] != (r.Revision > 0) {
+			t.Errorf("%s: saved as %d, and others were told: %t", token, r.Revision, told[token])
+		}
+	}
+}
+
 // switched is a KV that can be replaced by another.
 type switched struct {
 	mu sync.Mutex
