@@ -585,7 +585,9 @@ func (a *App) Ready() []httpapi.Check {
 func (a *App) readyToWrite() httpapi.Check {
 	wrote, err := a.state.disk.LastWrite()
 	check := httpapi.Check{Name: "journal", OK: err == nil && !wrote.IsZero(), Detail: "the state directory was not written to yet"}
-	if err != nil {
+	if rotation.CauseOf(err) == "hangs" {
+		check.Detail = "the state directory: " + err.Error()
+	} else if err != nil {
 		check.Detail = fmt.Sprintf("the last write to the state directory failed at %s: repair the disk, or free space on it: %v", wrote.UTC().Format(time.RFC3339), err)
 	} else if hangs, failing := a.ahead.Failing(status.CheckStateDirectory, ""); failing {
 		check.OK, check.Detail = false, "the state directory cannot be written: "+hangs.Detail

@@ -27,6 +27,7 @@ var errNothing = errors.New("nothing to write")
 // update carries out a change, together with others that come at the same time, and notes how the write ended. A conflict
 // is not noted: it says nothing about the disk.
 func (l *Local) update(prepare func(*bbolt.Tx) (write func() error, err error)) error {
+	defer l.writes.Begin()()
 	one := &change{prepare: prepare}
 	if err := l.changes.Do(one, l.commit); err != nil {
 		return err // it is not known whether it was written

@@ -215,7 +215,7 @@ func (l *Local) Prove(context.Context) error {
 	if err := l.Present(); err != nil {
 		return err
 	}
-	if err := l.writes.Note(l.db.Update(putFormat)); err != nil {
+	if err := l.writes.Do(func() error { return l.db.Update(putFormat) }); err != nil {
 		return fmt.Errorf("the ledger cannot be written: %w", err)
 	}
 	return nil

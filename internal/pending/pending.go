@@ -208,7 +208,7 @@ func (s *Store) writeReservation(path string, key rotation.PendingKey) error {
 	if err != nil {
 		return err
 	}
-	return s.writes.Note(s.files.WriteFile(filepath.Base(path), file, 0o600))
+	return s.writes.Do(func() error { return s.files.WriteFile(filepath.Base(path), file, 0o600) })
 }
 
 // proofName is the file that Prove writes. It is not a valid rotation ID, and the next start removes
@@ -247,10 +247,12 @@ func (s *Store) Seal(_ context.Context, key rotation.PendingKey, issued rotation
 	ciphertext, err := encrypt(plain, s.recipients)
 	var at time.Time
 	if err == nil {
-		err = s.writes.Note(s.spare.use(func() (err error) {
-			at, err = s.seal(path, key, plain, ciphertext)
-			return err
-		}))
+		err = s.writes.Do(func() error {
+			return s.spare.use(func() (err error) {
+				at, err = s.seal(path, key, plain, ciphertext)
+				return err
+			})
+		})
 	}
 	if err != nil {
 		return fmt.Errorf("sealing: %w", err)
