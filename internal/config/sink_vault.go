@@ -25,7 +25,7 @@ func (*VaultSink) Kind() string { return "vault" }
 // Place implements [Sink].
 func (v *VaultSink) Place() string { return v.Mount + "/" + v.Path }
 
-// writesTo implements [Sink]. Where the mount ends and the path begins is no part of it: the path b/c of the mount a and
+// writesTo implements [Sink]. It does not tell where the mount ends and the path begins: the path b/c of the mount a and
 // the path c of the mount a/b are one place.
 func (v *VaultSink) writesTo(c *checker) place {
 	end := max(strings.LastIndex(v.Path, "/"), 0)
