@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"errors"
+	"iter"
 	"maps"
 	"math/rand/v2"
 	"runtime/debug"
@@ -118,10 +119,10 @@ type listing struct {
 }
 
 // byID returns the entries that could be read.
-func (l listing) byID() map[string]rotation.TokenFacts {
-	all := make(map[string]rotation.TokenFacts, len(l.Tokens))
-	for _, facts := range l.Tokens {
-		all[facts.ID] = facts
+func (l listing) byID() map[string]*rotation.TokenFacts {
+	all := make(map[string]*rotation.TokenFacts, len(l.Tokens))
+	for i := range l.Tokens {
+		all[l.Tokens[i].ID] = &l.Tokens[i]
 	}
 	return all
 }
@@ -147,14 +148,15 @@ func (a *App) isNews(account string, listed listing) bool {
 }
 
 // isNews does the same for one token.
-func (s scheduled) isNews(t config.Token, listed map[string]rotation.TokenFacts, odd map[string]string) bool {
+func (s scheduled) isNews(t config.Token, listed map[string]*rotation.TokenFacts, odd map[string]string) bool {
 	gone := false
 	for _, id := range s.serviceTokens(t) {
-		now, there := listed[id]
+		entry, there := listed[id]
 		if _, unreadable := odd[id]; !there {
 			gone = gone || !unreadable
 			continue
 		}
+		now := *entry
 		known := s.record.FactsOf(id)
 		if now.LastSeenAt = known.LastSeenAt; now.UpdatedAt.Before(known.UpdatedAt) { // the listing is older, or its times are coarser
 			now.UpdatedAt = known.UpdatedAt
@@ -170,17 +172,7 @@ func (s scheduled) isNews(t config.Token, listed map[string]rotation.TokenFacts,
 func (a *App) recordListing(ctx context.Context, account string, seen listing) {
 	byID := seen.byID()
 	if a.sharing == nil {
-		var all []rotation.Listed
-		for token := range a.tokensIn(account) {
-			a.recordToken(ctx, token, byID, seen, func(s scheduled, facts rotation.TokenFacts) {
-				if n := len(all); n > 0 && all[n-1].Token.Name == s.token.Name {
-					all[n-1].Facts = append(all[n-1].Facts, facts)
-				} else {
-					all = append(all, rotation.Listed{Token: s.token, Facts: []rotation.TokenFacts{facts}})
-				}
-			})
-		}
-		a.engine.recordListings(ctx, all)
+		a.engine.recordListings(ctx, a.newsOf(ctx, account, byID, seen))
 		return
 	}
 	// A shared ledger has no transaction, and answers each save after some milliseconds.
@@ -197,12 +189,28 @@ func (a *App) recordListing(ctx context.Context, account string, seen listing) {
 	_ = recording.Wait()
 }
 
+// newsOf returns the tokens of which a listing shows what their records may not have, one after the other: a large fleet has a hundred
+// megabytes of them. It compares a token when that is asked for.
+func (a *App) newsOf(ctx context.Context, account string, byID map[string]*rotation.TokenFacts, seen listing) iter.Seq[rotation.Listed] {
+	return func(yield func(rotation.Listed) bool) {
+		for token := range a.tokensIn(account) {
+			var one rotation.Listed
+			a.recordToken(ctx, token, byID, seen, func(s scheduled, facts rotation.TokenFacts) {
+				one.Token, one.Facts = s.token, append(one.Facts, facts)
+			})
+			if len(one.Facts) > 0 && !yield(one) {
+				return
+			}
+		}
+	}
+}
+
 // recordsAtOnce is how many records of a shared ledger a listing changes at the same time.
 const recordsAtOnce = 16
 
 // recordToken compares the service token of one entry, or the two of a pair, with a listing. record is called with facts
 // that the record of the token may not have yet, unless a doubt looks at them at once.
-func (a *App) recordToken(ctx context.Context, t config.Token, listed map[string]rotation.TokenFacts, from listing, record func(scheduled, rotation.TokenFacts)) {
+func (a *App) recordToken(ctx context.Context, t config.Token, listed map[string]*rotation.TokenFacts, from listing, record func(scheduled, rotation.TokenFacts)) {
 	seen, ok := a.engine.view(t.Name)
 	if !ok || seen.enrolling {
 		return
@@ -214,7 +222,7 @@ func (a *App) recordToken(ctx context.Context, t config.Token, listed map[string
 		tell := func(what event.Kind, err string) {
 			a.tell(t.Name, event.Seen{What: what, Account: t.Account, TokenID: id, Err: err})
 		}
-		facts, there := listed[id]
+		entry, there := listed[id]
 		if what, odd := from.Odd[id]; odd {
 			tell(event.TokenUnreadable, what)
 			continue
@@ -230,7 +238,7 @@ func (a *App) recordToken(ctx context.Context, t config.Token, listed map[string
 			asked, err := seen.token.Issuer.Inspect(ctx, id)
 			switch {
 			case err == nil:
-				facts, there = asked, true
+				entry, there = &asked, true
 			case !errors.Is(err, rotation.ErrGone):
 				tell(event.TokenNotFound, err.Error())
 				continue
@@ -241,6 +249,7 @@ func (a *App) recordToken(ctx context.Context, t config.Token, listed map[string
 			tell(event.TokenGone, "")
 			continue
 		}
+		facts := *entry
 		if !facts.Enabled {
 			tell(event.TokenDisabled, "")
 		}
@@ -295,11 +304,8 @@ func (e *engine) recordListing(ctx context.Context, name string, facts rotation.
 }
 
 // recordListings does the same for many tokens at once, of which none is in doubt.
-func (e *engine) recordListings(ctx context.Context, all []rotation.Listed) {
-	changed, err := e.rotator.RecordListings(ctx, all)
-	for _, record := range changed {
-		e.planNewer(record.Token, record)
-	}
+func (e *engine) recordListings(ctx context.Context, all iter.Seq[rotation.Listed]) {
+	err := e.rotator.RecordListings(ctx, all, func(record rotation.Record) { e.planNewer(record.Token, record) })
 	if err != nil {
 		e.tellUnlisted(err)
 	}

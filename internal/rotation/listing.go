@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
+	"iter"
 	"time"
 
 	"rotatord/internal/event"
@@ -49,20 +49,35 @@ type Listed struct {
 	Facts []TokenFacts
 }
 
-// RecordListings does what RecordListing does, for many tokens in few transactions. It returns the records of those that it
-// has changed. A record that cannot be read does not stop the others.
-func (r *Rotator) RecordListings(ctx context.Context, all []Listed) (changed []Record, err error) {
+// RecordListings does what RecordListing does, for many tokens in few transactions. It calls changed with each record that it
+// has changed. Only one batch is in memory at a time. A record that cannot be read does not stop the others.
+func (r *Rotator) RecordListings(ctx context.Context, all iter.Seq[Listed], changed func(Record)) error {
 	var errs []error
-	for batch := range slices.Chunk(all, batchSize) {
+	batch := make([]Listed, 0, batchSize)
+	record := func() {
 		saved, unsaved, err := r.recordListed(ctx, batch)
-		changed = append(changed, saved...)
+		for _, one := range saved {
+			changed(one)
+		}
 		if errors.Is(err, ErrConflict) { // a reload, or another replica, has changed one of them meanwhile
 			saved, err = r.recordEach(ctx, unsaved)
-			changed = append(changed, saved...)
+			for _, one := range saved {
+				changed(one)
+			}
 		}
 		errs = append(errs, err)
+		clear(batch)
+		batch = batch[:0]
 	}
-	return changed, errors.Join(errs...)
+	for one := range all {
+		if batch = append(batch, one); len(batch) == batchSize {
+			record()
+		}
+	}
+	if len(batch) > 0 {
+		record()
+	}
+	return errors.Join(errs...)
 }
 
 // recordListed records a batch in one transaction. It returns the records that it has changed, and what it has not

@@ -2,10 +2,12 @@ package rotation_test
 
 import (
 	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
 	"rotatord/internal/event"
 	"rotatord/internal/rotation"
-	"testing"
-	"time"
 )
 
 // TestRotatedOutside: another person rotates the token. The listing shows it only by a new updated_at.
@@ -220,6 +222,33 @@ func TestListingOfAReplacedToken(t *testing.T) {
 		w.advance(r, token)
 		if record, err := r.RecordListing(w.t.Context(), token, before); err != nil || record.Facts.ID != w.created[1].id {
 			t.Error(record.Facts, err)
+		}
+	})
+}
+
+// TestListingsAreRecordedAsTheyCome: a large listing is not in memory as a whole. A batch is saved, and the caller learns of it,
+// before the next one is asked for.
+func TestListingsAreRecordedAsTheyCome(t *testing.T) {
+	const n = 2500
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		tokens := w.manyTokens(n, func(token *rotation.Token) { token.ID = "uuid-of-" + token.Name })
+		r := w.start()
+		if _, err := r.EnrollAll(t.Context(), tokens); err != nil {
+			t.Fatal(err)
+		}
+		asked, changed, most := 0, 0, 0
+		err := r.RecordListings(t.Context(), func(yield func(rotation.Listed) bool) {
+			for _, token := range tokens {
+				asked++
+				most = max(most, asked-changed)
+				if !yield(rotation.Listed{Token: token, Facts: []rotation.TokenFacts{{ID: token.ID, Name: "x", Enabled: true}}}) {
+					return
+				}
+			}
+		}, func(rotation.Record) { changed++ })
+		if err != nil || asked != n || changed != n || most > 1000 {
+			t.Errorf("%v: %d of %d asked for, %d changed, %d in memory at once", err, asked, n, changed, most)
 		}
 	})
 }

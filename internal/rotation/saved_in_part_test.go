@@ -98,10 +98,7 @@ func TestBatchSavedInPart(t *testing.T) {
 			for _, token := range tokens {
 				seen = append(seen, rotation.Listed{Token: token, Facts: []rotation.TokenFacts{{ID: token.ID, Name: "x", Enabled: true, UpdatedAt: clock("16 03:00:00")}}})
 			}
-			changed, err := r.RecordListings(ctx, seen)
-			for _, record := range changed {
-				learned = append(learned, record.Token)
-			}
+			err = r.RecordListings(ctx, slices.Values(seen), func(record rotation.Record) { learned = append(learned, record.Token) })
 			return learned, err
 		}},
 		{"an enrollment", true, func(ctx context.Context, r *rotation.Rotator, tokens []rotation.Token) (learned []string, err error) {
@@ -145,7 +142,7 @@ func TestBatchSavedInPart(t *testing.T) {
 					for _, token := range tokens {
 						before = append(before, rotation.Listed{Token: token, Facts: []rotation.TokenFacts{{ID: token.ID, Name: "x", Enabled: true, UpdatedAt: clock("10 03:00:00")}}})
 					}
-					if _, err := r.RecordListings(t.Context(), before); err != nil {
+					if err := r.RecordListings(t.Context(), slices.Values(before), func(rotation.Record) {}); err != nil {
 						t.Fatal(err)
 					}
 					time.Sleep(14*24*time.Hour + 6*time.Hour)
