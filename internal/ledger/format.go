@@ -3,6 +3,7 @@ package ledger
 import (
 	"crypto/sha256"
 	"encoding/binary"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -39,11 +40,12 @@ func (t *tally) count(token string, value []byte, sign int) {
 	if value == nil {
 		return
 	}
-	h := sha256.New()
-	fmt.Fprintf(h, "%d:%s", len(token), token)
-	_, _ = h.Write(value)
+	var space [1024]byte
+	text := strconv.AppendInt(space[:0], int64(len(token)), 10)
+	text = append(append(append(text, ':'), token...), value...)
+	sum := sha256.Sum256(text)
 	t.Records += sign
-	t.Sum += uint64(sign) * binary.BigEndian.Uint64(h.Sum(nil))
+	t.Sum += uint64(sign) * binary.BigEndian.Uint64(sum[:])
 }
 
 // createBuckets lays out a new file.
@@ -81,30 +83,37 @@ func formatOf(tx *bbolt.Tx) (int, error) {
 }
 
 // readRecords returns all records, after it has compared the ledger with its tally.
-func readRecords(tx *bbolt.Tx, format int) ([]rotation.Record, error) {
-	var all []rotation.Record
+func readRecords(tx *bbolt.Tx, format int) (all []rotation.Record, err error) {
+	err = checkRecords(tx, format, func(token string, value []byte) error {
+		r, err := decodeRecord(format, token, value)
+		all = append(all, r)
+		return err
+	})
+	return all, err
+}
+
+// checkRecords calls do with each value, and compares the ledger with its tally.
+func checkRecords(tx *bbolt.Tx, format int, do func(token string, value []byte) error) error {
 	var found tally
 	err := tx.Bucket(ledgerBucket).ForEach(func(k, v []byte) error {
-		r, err := decodeRecord(format, string(k), v)
-		if err != nil {
+		if err := do(string(k), v); err != nil {
 			return err
 		}
 		found.count(string(k), v, +1)
-		all = append(all, r)
 		return nil
 	})
 	if err != nil || format == 1 {
-		return all, err
+		return err
 	}
 	if _, err := readPauses(tx); err != nil {
-		return nil, err
+		return err
 	}
 	found.countPauses(tx.Bucket(metaBucket).Get(pausesKey), +1)
 	want, err := getTally(tx)
 	if err == nil && want != found {
 		err = errDamaged(tx.DB().Path(), errors.New("the ledger does not contain what was written last"))
 	}
-	return all, err
+	return err
 }
 
 func getTally(tx *bbolt.Tx) (t tally, err error) {
@@ -161,13 +170,23 @@ const checksumSize = 9
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 func withChecksum(b []byte) []byte {
-	return append(fmt.Appendf(nil, "%08x ", crc32.Checksum(b, castagnoli)), b...)
+	return append(appendChecksum(make([]byte, 0, checksumSize+len(b)), b), b...)
+}
+
+// appendChecksum appends the checksum of a value to text.
+func appendChecksum(text, b []byte) []byte {
+	var sum [4]byte
+	binary.BigEndian.PutUint32(sum[:], crc32.Checksum(b, castagnoli))
+	return append(hex.AppendEncode(text, sum[:]), ' ')
 }
 
 // checked returns a value without its checksum, or an error if the checksum is wrong.
 func checked(b []byte) ([]byte, error) {
-	if len(b) < checksumSize || string(b[:checksumSize]) != string(withChecksum(b[checksumSize:])[:checksumSize]) {
-		return nil, errors.New("it has a wrong checksum")
+	if len(b) >= checksumSize {
+		var want [checksumSize]byte
+		if string(appendChecksum(want[:0], b[checksumSize:])) == string(b[:checksumSize]) {
+			return b[checksumSize:], nil
+		}
 	}
-	return b[checksumSize:], nil
+	return nil, errors.New("it has a wrong checksum")
 }

@@ -83,9 +83,7 @@ func (l *Local) migrate(saveSealed func([]SealedAnswer) error) error {
 	var sealed []SealedAnswer
 	err := l.db.View(func(tx *bbolt.Tx) (err error) {
 		if format, err = formatOf(tx); err == nil {
-			var records []rotation.Record
-			records, err = readRecords(tx, format)
-			l.decoded.Add(int64(len(records)))
+			err = checkRecords(tx, format, func(token string, value []byte) error { return l.checkRecord(format, token, value) })
 		}
 		return err
 	})
@@ -108,6 +106,20 @@ func (l *Local) migrate(saveSealed func([]SealedAnswer) error) error {
 		return fmt.Errorf("migrating %s to format %d: %w", l.path, Format, err)
 	}
 	return nil
+}
+
+// checkRecord checks a value when the file is opened. It does not decode a value that begins as this code writes it: whoever
+// uses the record decodes it, and the daemon does that with each before it starts.
+func (l *Local) checkRecord(format int, token string, value []byte) error {
+	if format == Format {
+		_, ours, err := headOf(token, value)
+		if err != nil || ours {
+			return err
+		}
+	}
+	l.decoded.Add(1)
+	_, err := decodeRecord(format, token, value)
+	return err
 }
 
 // migrateBuckets gives every record of format 1 a checksum, and removes the sealed answers.

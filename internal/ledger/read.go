@@ -91,18 +91,33 @@ func revisionOf(token string, value []byte) (uint64, error) {
 	if value == nil {
 		return 0, nil
 	}
-	b, err := checkedValue(token, value)
-	if err != nil {
-		return 0, err
-	}
-	var format, revision uint64
-	if rest, ok := number(b, `{"format":`, &format); ok && format == rotation.RecordFormat {
-		if rest, ok = number(rest, `,"revision":`, &revision); ok && bytes.HasPrefix(rest, []byte(`,"token":"`+token+`"`)) {
-			return revision, nil
-		}
+	revision, ours, err := headOf(token, value)
+	if err != nil || ours {
+		return revision, err
 	}
 	r, err := decodeRecord(Format, token, value)
 	return r.Revision, err
+}
+
+// headOf compares a value with its checksum, and returns the revision of its record if the value begins as this code writes
+// it: with the present format, a revision, and the token.
+func headOf(token string, value []byte) (revision uint64, ours bool, err error) {
+	b, err := checkedValue(token, value)
+	if err != nil {
+		return 0, false, err
+	}
+	var format uint64
+	rest, ok := number(b, `{"format":`, &format)
+	if !ok || format != rotation.RecordFormat {
+		return 0, false, nil
+	}
+	if rest, ok = number(rest, `,"revision":`, &revision); !ok {
+		return 0, false, nil
+	}
+	if rest, ok = bytes.CutPrefix(rest, []byte(`,"token":"`)); ok {
+		rest, ok = bytes.CutPrefix(rest, []byte(token))
+	}
+	return revision, ok && bytes.HasPrefix(rest, []byte(`"`)), nil
 }
 
 // number reads a whole number after a prefix, and returns what follows it.
