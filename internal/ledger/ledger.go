@@ -84,6 +84,8 @@ type Local struct {
 	writes  durable.LastWrite
 	oracle  rotation.Oracle
 	decoded atomic.Int64 // see [Local.Decoded]
+	values  atomic.Int64 // see [Local.touched]
+	dropped atomic.Int64 // how often pages were given back
 	// changes that come at the same time are one transaction: see [Local.update].
 	changes durable.Group[*change]
 }
@@ -228,6 +230,7 @@ func (l *Local) Load(_ context.Context, token string) (rotation.Record, error) {
 		r, err = l.decode(token, tx.Bucket(ledgerBucket).Get([]byte(token)))
 		return err
 	})
+	l.touched(1)
 	return r, err
 }
 
@@ -254,6 +257,7 @@ func (l *Local) SaveAll(_ context.Context, all []rotation.Record) ([]rotation.Re
 		l.unsure(err, all...)
 		return nil, err
 	}
+	l.touched(len(all))
 	for _, r := range saved {
 		l.oracle.Note(r)
 	}
@@ -280,5 +284,6 @@ func (l *Local) All(context.Context) ([]rotation.Record, error) {
 		return err
 	})
 	l.decoded.Add(int64(len(all)))
+	l.touched(len(all))
 	return all, err
 }

@@ -111,6 +111,7 @@ func (l *Local) migrate(saveSealed func([]SealedAnswer) error) error {
 // checkRecord checks a value when the file is opened. It does not decode a value that begins as this code writes it: whoever
 // uses the record decodes it, and the daemon does that with each before it starts.
 func (l *Local) checkRecord(format int, token string, value []byte) error {
+	l.values.Add(1)
 	if format == Format {
 		_, ours, err := headOf(token, value)
 		if err != nil || ours {

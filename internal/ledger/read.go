@@ -27,6 +27,7 @@ func (l *Local) LoadAll(_ context.Context, tokens []string) ([]rotation.Record, 
 		}
 		return nil
 	})
+	l.touched(len(tokens))
 	return all, err
 }
 
@@ -52,8 +53,11 @@ func (l *Local) Each(_ context.Context, wanted func(token string) bool, do func(
 
 // each calls do with the records that are wanted, after it has compared every value with its checksum.
 func (l *Local) each(wanted func(token string, value []byte) bool, do func(rotation.Record)) error {
+	n := 0
+	defer func() { l.touched(n) }()
 	return l.db.View(func(tx *bbolt.Tx) error {
 		return tx.Bucket(ledgerBucket).ForEach(func(k, v []byte) error {
+			n++
 			if !wanted(string(k), v) {
 				_, err := checkedValue(string(k), v)
 				return err
