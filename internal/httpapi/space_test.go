@@ -1,0 +1,55 @@
+package httpapi
+
+import (
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// TestScrapesShareTheirSpace: however many scrapes there are, one space is kept for the next one, and none when no scrape has come for
+// some time.
+func TestScrapesShareTheirSpace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newScraper(NewMetrics(Build{}), slog.New(slog.DiscardHandler), time.Now)
+		scrape := func() {
+			r := httptest.NewRequest(http.MethodGet, "/metrics", nil)
+			r.Header.Set("Accept-Encoding", "gzip")
+			s.ServeHTTP(discarding{httptest.NewRecorder()}, r)
+		}
+		scrape()
+		first := s.spare
+		if first == nil || first.zip == nil {
+			t.Fatal("the first scrape keeps no space")
+		}
+		for range 10 {
+			time.Sleep(spareTime - time.Second)
+			if scrape(); s.spare != first {
+				t.Fatal("a later scrape takes another space")
+			}
+		}
+		one, other := s.takeSpace(), s.takeSpace()
+		if one != first || other == first || s.spare != nil {
+			t.Error("two scrapes at once have the same space, or the one that was kept is not used")
+		}
+		s.keepSpace(other)
+		s.keepSpace(one)
+		time.Sleep(2 * spareTime)
+		synctest.Wait()
+		if s.spare != nil {
+			t.Error("the space is kept although no scrape comes")
+		}
+		scrape()
+		if time.Sleep(2 * spareTime); s.spare != nil {
+			t.Error("the space of a later scrape is kept although no other comes")
+		}
+	})
+}
+
+// discarding is a response of which only the header is kept.
+type discarding struct{ http.ResponseWriter }
+
+func (discarding) Write(p []byte) (int, error) { return io.Discard.Write(p) }
