@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"maps"
 	"net/http"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -81,6 +82,10 @@ type scraper struct {
 	mu    sync.Mutex
 	spare *scrapeSpace // nil if there is none
 	used  time.Time    // when spare was last put there
+
+	free      func()    // gives unused memory back to the system
+	freed     time.Time // when that was last done
+	isFreeing bool      // it will be done after the scrapes
 }
 
 // scrapeSpace is the memory of one scrape. The next one uses it again. One is kept, and not one for each processor, as a
@@ -93,6 +98,14 @@ type scrapeSpace struct {
 
 // spareTime is how long a space is kept if no scrape comes. It is longer than from one scrape of Prometheus to the next.
 const spareTime = 3 * time.Minute
+
+// The garbage of scrapes of a large fleet is given back once none has come for freeAfter, and not more often than
+// each freeEvery: that costs a collection. Otherwise a fifth more than the daemon needs would stay with it.
+const (
+	largeScrape = 5000 // tokens
+	freeAfter   = 10 * time.Second
+	freeEvery   = 10 * time.Minute
+)
 
 // takeSpace returns the space that is kept, or a new one.
 func (s *scraper) takeSpace() *scrapeSpace {
@@ -107,6 +120,7 @@ func (s *scraper) takeSpace() *scrapeSpace {
 
 // keepSpace keeps a space for the next scrape, for a time.
 func (s *scraper) keepSpace(space *scrapeSpace) {
+	large := len(space.tokens.rows) >= largeScrape
 	space.tokens.release()
 	space.out.release()
 	if space.zip != nil {
@@ -118,6 +132,24 @@ func (s *scraper) keepSpace(space *scrapeSpace) {
 		s.dropAfter(spareTime)
 	}
 	s.spare, s.used = space, time.Now()
+	if large && !s.isFreeing {
+		s.isFreeing = true
+		s.freeIn(max(freeAfter, freeEvery-time.Since(s.freed)))
+	}
+}
+
+// freeIn gives unused memory back once no scrape has ended for freeAfter, but not before wait has passed.
+func (s *scraper) freeIn(wait time.Duration) {
+	time.AfterFunc(wait, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if left := time.Until(s.used.Add(freeAfter)); left > 0 {
+			s.freeIn(left)
+			return
+		}
+		s.isFreeing, s.freed = false, time.Now()
+		go s.free()
+	})
 }
 
 // dropAfter drops the space once it was not used for spareTime, and looks at that again until then. s.mu must be held.
@@ -134,7 +166,7 @@ func (s *scraper) dropAfter(wait time.Duration) {
 }
 
 func newScraper(m *Metrics, log *slog.Logger, now func() time.Time) *scraper {
-	return &scraper{metrics: m, log: log, now: now, turns: make(chan struct{}, scrapesAtOnce)}
+	return &scraper{metrics: m, log: log, now: now, turns: make(chan struct{}, scrapesAtOnce), free: debug.FreeOSMemory}
 }
 
 // ServeHTTP implements [http.Handler]. A reader that is slow keeps nothing waiting but the scrapes behind it, and is cut

@@ -49,6 +49,39 @@ func TestScrapesShareTheirSpace(t *testing.T) {
 	})
 }
 
+// TestGarbageOfLargeScrapesIsGivenBack: once after scrapes that come one after the other, once in ten minutes at most, and never after
+// those of a small fleet.
+func TestGarbageOfLargeScrapesIsGivenBack(t *testing.T) {
+	for tokens, want := range map[int]int{largeScrape: 2, largeScrape - 1: 0} {
+		synctest.Test(t, func(t *testing.T) {
+			s := newScraper(NewMetrics(Build{}), slog.New(slog.DiscardHandler), time.Now)
+			freed := make(chan time.Time, 100)
+			s.free = func() { freed <- time.Now() }
+			began := time.Now()
+			for range 10 { // for five seconds, and then again for five within the ten minutes
+				space := s.takeSpace()
+				space.tokens.rows = make([]row, tokens)
+				s.keepSpace(space)
+				if time.Sleep(time.Second); time.Since(began) == 5*time.Second {
+					time.Sleep(time.Minute)
+				}
+			}
+			time.Sleep(time.Hour)
+			synctest.Wait()
+			if len(freed) != want {
+				t.Fatalf("%d tokens: memory was given back %d times, want %d", tokens, len(freed), want)
+			}
+			if want == 0 {
+				return
+			}
+			first, second := <-freed, <-freed
+			if first.Sub(began) != 4*time.Second+freeAfter || second.Sub(first) != freeEvery {
+				t.Errorf("memory was given back after %s, and again after %s", first.Sub(began), second.Sub(first))
+			}
+		})
+	}
+}
+
 // discarding is a response of which only the header is kept.
 type discarding struct{ http.ResponseWriter }
 
