@@ -20,30 +20,35 @@ func TestScrapesShareTheirSpace(t *testing.T) {
 			r.Header.Set("Accept-Encoding", "gzip")
 			s.ServeHTTP(discarding{httptest.NewRecorder()}, r)
 		}
+		kept := func() *scrapeSpace {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			return s.spare
+		}
 		scrape()
-		first := s.spare
+		first := kept()
 		if first == nil || first.zip == nil {
 			t.Fatal("the first scrape keeps no space")
 		}
 		for range 10 {
 			time.Sleep(spareTime - time.Second)
-			if scrape(); s.spare != first {
+			if scrape(); kept() != first {
 				t.Fatal("a later scrape takes another space")
 			}
 		}
 		one, other := s.takeSpace(), s.takeSpace()
-		if one != first || other == first || s.spare != nil {
+		if one != first || other == first || kept() != nil {
 			t.Error("two scrapes at once have the same space, or the one that was kept is not used")
 		}
 		s.keepSpace(other)
 		s.keepSpace(one)
 		time.Sleep(2 * spareTime)
 		synctest.Wait()
-		if s.spare != nil {
+		if kept() != nil {
 			t.Error("the space is kept although no scrape comes")
 		}
 		scrape()
-		if time.Sleep(2 * spareTime); s.spare != nil {
+		if time.Sleep(2 * spareTime); kept() != nil {
 			t.Error("the space of a later scrape is kept although no other comes")
 		}
 	})
