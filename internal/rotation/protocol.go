@@ -112,6 +112,8 @@ type attempt struct {
 	manual   bool // an operator asked for it, once
 	claimed  bool // this attempt made the claim that it works under
 	reported bool // an event.RotationEnded was told
+
+	fromDisk receivedAnswer // the answer that this attempt has sealed last, as the disk returned it after that
 }
 
 // run goes from step to step until the rotation is done or a step fails. Each step
@@ -304,6 +306,9 @@ func (a *attempt) seal(ctx context.Context, issued Issued) error {
 		if err == nil && (!ok || !back.ClientSecret.Equal(issued.ClientSecret)) {
 			err = errors.New("what was sealed does not read back")
 		}
+		if err == nil {
+			a.fromDisk = receivedAnswer{a.pendingKey(), back}
+		}
 		return err
 	})
 	if err != nil {
@@ -361,11 +366,21 @@ func (a *attempt) recoverIntent(ctx context.Context) error {
 	return a.doubt(ctx, ReasonInterrupted, false, errors.New("the process ended before an answer was kept"))
 }
 
+// answer returns the sealed answer of the rotation in progress. An attempt that has sealed it has it already; opening it
+// again would be half of what the seals of a rotation cost.
+func (a *attempt) answer(ctx context.Context) (Issued, bool, error) {
+	id := a.record.Work.RotationID
+	if a.fromDisk.key.RotationID == id {
+		return a.fromDisk.issued, true, nil
+	}
+	return a.openAnswer(ctx, id)
+}
+
 // store delivers the sealed secret to every sink, for as many attempts as it takes: a
 // failure leaves the record where it is, and the next attempt begins here.
 func (a *attempt) store(ctx context.Context) error {
 	ctx = context.WithoutCancel(ctx)
-	issued, ok, err := a.openAnswer(ctx, a.record.Work.RotationID)
+	issued, ok, err := a.answer(ctx)
 	switch {
 	case errors.Is(err, ErrUnreadable):
 		return a.doubt(ctx, ReasonSealedLost, true, err)

@@ -42,7 +42,7 @@ type Rotator struct {
 
 	mu       sync.Mutex
 	locks    map[string]*sync.Mutex    // by token
-	unsealed map[string]unsealedAnswer // answers whose seal failed, by rotation ID
+	unsealed map[string]receivedAnswer // answers whose seal failed, by rotation ID
 	extended map[string]movedEnd       // where this process has moved the ends of old secrets, by rotation ID
 	asked    map[string]asked          // what operators asked for, by rotation ID
 	// unfinished are rotations of this process that were not done when it worked on them last, by token; only with several
@@ -60,7 +60,7 @@ func New(o Options) *Rotator {
 	r := &Rotator{
 		ledger: o.Ledger, pending: o.Pending, events: o.Events, recorder: o.Record, saved: o.Saved, now: o.Now, pauseStore: o.Pauses,
 		owner: o.Owner, started: o.Started,
-		locks: make(map[string]*sync.Mutex), unsealed: make(map[string]unsealedAnswer), extended: make(map[string]movedEnd), asked: make(map[string]asked),
+		locks: make(map[string]*sync.Mutex), unsealed: make(map[string]receivedAnswer), extended: make(map[string]movedEnd), asked: make(map[string]asked),
 		unfinished: make(map[string]Record),
 	}
 	if o.Replica != nil {

@@ -15,8 +15,8 @@ import (
 // it must not. Such an answer is delivered from memory, since the sinks are the only other safe place.
 // It stays in memory so that the next attempt can seal it.
 
-// unsealedAnswer is a received answer that is only in memory.
-type unsealedAnswer struct {
+// receivedAnswer is an answer in memory, and the rotation that it belongs to.
+type receivedAnswer struct {
 	key    PendingKey
 	issued Issued
 }
@@ -24,7 +24,7 @@ type unsealedAnswer struct {
 func (r *Rotator) keepUnsealed(key PendingKey, issued Issued) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.unsealed[key.RotationID] = unsealedAnswer{key, issued}
+	r.unsealed[key.RotationID] = receivedAnswer{key, issued}
 }
 
 func (r *Rotator) dropUnsealed(rotationID string) {
