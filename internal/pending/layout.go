@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"strconv"
 	"time"
 
 	"rotatord/internal/rotation"
@@ -64,7 +65,12 @@ type head struct {
 
 // frame returns a payload with its frame.
 func frame(kind string, payload []byte) []byte {
-	return append(fmt.Appendf(nil, frameFormat, kind, len(payload), crc32.Checksum(payload, castagnoli)), payload...)
+	return append(frameOf(kind, payload), payload...)
+}
+
+// frameOf returns the frame of a payload.
+func frameOf(kind string, payload []byte) []byte {
+	return fmt.Appendf(nil, frameFormat, kind, len(payload), crc32.Checksum(payload, castagnoli))
 }
 
 // unframe returns the payload of a region, and whether the region is whole.
@@ -72,14 +78,15 @@ func unframe(kind string, region []byte) (payload []byte, whole bool) {
 	if len(region) < frameSize {
 		return nil, false
 	}
-	var length, sum uint32
-	if _, err := fmt.Sscanf(string(region[:frameSize]), "rotatord "+kind+" %08x %08x\n", &length, &sum); err != nil ||
-		uint64(length) > uint64(len(region)-frameSize) {
+	// A frame ends with two numbers of eight hexadecimal digits, before each of which is a space. Reading the length is enough,
+	// since the whole frame is compared below.
+	length, err := strconv.ParseUint(string(region[frameSize-18:frameSize-10]), 16, 32)
+	if err != nil || length > uint64(len(region)-frameSize) {
 		return nil, false
 	}
 	payload = region[frameSize:][:length]
 	// The frame has no checksum of its own, so it must be exactly what we would write.
-	return payload, bytes.Equal(frame(kind, payload)[:frameSize], region[:frameSize])
+	return payload, bytes.Equal(frameOf(kind, payload), region[:frameSize])
 }
 
 func bodyOf(at time.Time, ciphertext []byte) []byte {

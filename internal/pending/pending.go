@@ -18,7 +18,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -277,7 +276,7 @@ func (s *Store) seal(path string, key rotation.PendingKey, plain, ciphertext []b
 		return time.Time{}, err
 	}
 	defer f.Close()
-	b, err := io.ReadAll(f)
+	b, err := readWhole(f)
 	if err != nil {
 		return time.Time{}, err
 	}
@@ -300,6 +299,16 @@ func (s *Store) seal(path string, key rotation.PendingKey, plain, ciphertext []b
 		return time.Time{}, fmt.Errorf("rotation %s has another sealed answer already", key.RotationID)
 	}
 	return p.at, overwrite(f, p.at, p.ciphertext)
+}
+
+// readWhole reads a file with a buffer of its size.
+func readWhole(f *os.File) ([]byte, error) {
+	var b bytes.Buffer
+	if info, err := f.Stat(); err == nil {
+		b.Grow(int(min(info.Size(), maxFile)) + bytes.MinRead)
+	}
+	_, err := b.ReadFrom(f)
+	return b.Bytes(), err
 }
 
 // overwrite writes an answer into its reserved space. A larger answer makes the file longer, if the disk
