@@ -32,6 +32,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -475,6 +476,7 @@ func (r *Recorder) wake(after time.Duration) {
 func (r *Recorder) syncTo(seq uint64, look bool) error {
 	r.sync.take()
 	defer r.sync.give()
+	runtime.Gosched() // what is ready to write its line does so, and is served by the same fsync
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.synced.Seq >= seq && r.err == nil && r.file != nil && !look {

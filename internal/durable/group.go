@@ -5,12 +5,14 @@ import (
 	"errors"
 	"io/fs"
 	"path/filepath"
+	"runtime"
 	"sync"
 )
 
 // Group lets callers that come at the same time share one run of something that is slow and serves many as well as one: a
-// transaction, or a sync. Nothing waits for others to come: who finds no run in progress runs at once, and who comes during
-// a run is in the next one. The zero Group is ready to use.
+// transaction, or a sync. Nothing sleeps until others come: who finds no run in progress runs at once, and who comes during
+// a run is in the next one. What is ready to go on is let go first, so a busy process has fewer and larger runs; one that is
+// not busy loses nothing. The zero Group is ready to use.
 type Group[T any] struct {
 	mu      sync.Mutex
 	running bool
@@ -52,6 +54,7 @@ func (g *Group[T]) Do(item T, run func(items []T)) error {
 			return ErrPanicked
 		}
 	}
+	runtime.Gosched()
 	g.mu.Lock()
 	all := g.waiting // me is among them
 	g.waiting = nil
