@@ -50,7 +50,7 @@ the answer to a request in progress is lost, and its token is then in doubt.`,
 					return usagef("--profile-addr: %s", err)
 				}
 			}
-			defer collectEarly()()
+			defer collectByLoad()()
 			lines := queueErrors(cmd)
 			return runDaemon(cmd.Context(), configPath, webConfig, profileAddr, shutdownTimeout, cmd.ErrOrStderr(), lines)
 		},
