@@ -1,7 +1,6 @@
 package cloudflare
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -145,9 +144,10 @@ func (c *Client) listOnce(ctx context.Context) (listing Listing, moved bool, err
 
 // add adds an entry. The same entry may come again if a service token was created between two pages.
 func (l *Listing) add(raw json.RawMessage, seen map[string]bool) {
-	var fields map[string]json.RawMessage
-	var id string
-	if json.Unmarshal(raw, &fields) != nil || json.Unmarshal(fields["id"], &id) != nil || strings.TrimSpace(id) == "" {
+	var e entry
+	err := json.Unmarshal(raw, &e)
+	id := e.ID.text
+	if !e.ID.ok || strings.TrimSpace(id) == "" {
 		l.Nameless++
 		return
 	}
@@ -155,43 +155,81 @@ func (l *Listing) add(raw json.RawMessage, seen map[string]bool) {
 		return
 	}
 	seen[id] = true
-	var result tokenResult
-	what := oddField(fields)
-	if err := json.Unmarshal(raw, &result); err != nil {
+	what := e.odd()
+	if err != nil {
 		what = describeJSON(err)
 	}
 	if what == "" {
-		l.Tokens = append(l.Tokens, result.facts())
+		l.Tokens = append(l.Tokens, e.facts())
 		return
 	}
 	l.Odd[id] = what
-	if name, ok := fields["name"]; ok && len(name) > 0 && name[0] == '"' {
-		l.names[id] = result.Name
+	if e.Name.ok {
+		l.names[id] = e.Name.text
 	}
 }
 
-// oddField says which field of an entry is not what it should be; empty if all are good.
-func oddField(fields map[string]json.RawMessage) string {
-	if name := fields["name"]; len(name) == 0 || name[0] != '"' {
+// entry is a service token as a listing shows it: like tokenResult, but it knows which fields are not what they should be.
+type entry struct {
+	ID         entryText `json:"id"`
+	ClientID   string    `json:"client_id"`
+	Name       entryText `json:"name"`
+	Enabled    *bool     `json:"enabled"`
+	Duration   string    `json:"duration"`
+	CreatedAt  entryTime `json:"created_at"`
+	ExpiresAt  entryTime `json:"expires_at"`
+	UpdatedAt  entryTime `json:"updated_at"`
+	LastSeenAt entryTime `json:"last_seen_at"`
+}
+
+// odd says which field is not what it should be; empty if all are good.
+func (e *entry) odd() string {
+	if !e.Name.ok {
 		return "it has no name"
 	}
-	for _, field := range []string{"created_at", "updated_at", "expires_at", "last_seen_at"} {
-		raw := bytes.TrimSpace(fields[field])
-		if len(raw) == 0 || string(raw) == "null" || string(raw) == `""` {
-			continue
-		}
-		var t timestamp
-		var text string
-		if _ = t.UnmarshalJSON(raw); t.IsZero() {
-			if json.Unmarshal(raw, &text) == nil {
-				if at, err := time.Parse(time.RFC3339, text); err == nil && at.IsZero() {
-					continue // how some servers write "never"
-				}
-			}
-			return field + " is not a time"
+	for _, field := range []struct {
+		name string
+		at   entryTime
+	}{{"created_at", e.CreatedAt}, {"updated_at", e.UpdatedAt}, {"expires_at", e.ExpiresAt}, {"last_seen_at", e.LastSeenAt}} {
+		if field.at.odd {
+			return field.name + " is not a time"
 		}
 	}
 	return ""
+}
+
+func (e *entry) facts() rotation.TokenFacts {
+	return tokenResult{ID: e.ID.text, ClientID: e.ClientID, Name: e.Name.text, Enabled: e.Enabled, Duration: e.Duration,
+		CreatedAt: e.CreatedAt.timestamp, ExpiresAt: e.ExpiresAt.timestamp, UpdatedAt: e.UpdatedAt.timestamp, LastSeenAt: e.LastSeenAt.timestamp}.facts()
+}
+
+// entryText is a text, or something else.
+type entryText struct {
+	text string
+	ok   bool
+}
+
+// UnmarshalJSON implements json.Unmarshaler. It never fails, so one odd field does not hide the others.
+func (t *entryText) UnmarshalJSON(b []byte) error {
+	*t = entryText{}
+	t.ok = b[0] == '"' && json.Unmarshal(b, &t.text) == nil
+	return nil
+}
+
+// entryTime is a time that may be null, empty or absent, or something else.
+type entryTime struct {
+	timestamp
+	odd bool
+}
+
+// UnmarshalJSON implements json.Unmarshaler. It never fails.
+func (t *entryTime) UnmarshalJSON(b []byte) error {
+	_ = t.timestamp.UnmarshalJSON(b) // never fails
+	if t.odd = t.IsZero() && string(b) != "null" && string(b) != `""`; t.odd {
+		zero, err := time.Parse(`"`+time.RFC3339+`"`, string(b))
+		t.odd = err != nil || !zero.IsZero() // some servers write "never" as the year 1
+	}
+	return nil
 }
 
 // listed is one page of a listing.

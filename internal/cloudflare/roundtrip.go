@@ -1,7 +1,6 @@
 package cloudflare
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -264,7 +263,7 @@ func (r *recorder) RoundTrip(req *http.Request) (*http.Response, error) {
 	if r.err != nil {
 		return nil, errors.Join(r.err, closeErr)
 	}
-	res.Body = io.NopCloser(bytes.NewReader(r.body))
+	res.Body = io.NopCloser(strings.NewReader("{}")) // what the SDK would decode is not used: it would be a second copy of each page and secret
 	return res, nil
 }
 
