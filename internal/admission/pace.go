@@ -138,7 +138,7 @@ func (p *pacer) pace(now time.Time, l load) pace {
 			result.allowed, result.rate = true, max(result.rate, float64(min(r.quota, l.limit))/r.length.Seconds())
 		}
 	}
-	result.oneByOne = result.allowed && now.Sub(r.leftAt) > freshSpan
+	result.oneByOne = (result.allowed || result.atOnce) && now.Sub(r.leftAt) > freshSpan
 	return result
 }
 

@@ -379,6 +379,23 @@ func TestUrgentAfterARestart(t *testing.T) {
 	}
 }
 
+// TestUrgentAfterAnOldAnswer: others may have used since what the last answer said was left. So one urgent request asks, and
+// the others wait for its answer.
+func TestUrgentAfterAnOldAnswer(t *testing.T) {
+	start := time.Now()
+	for left := 5; left < 1200; left += 5 {
+		for _, reset := range []time.Duration{10 * time.Second, 20 * time.Second, time.Minute, 4 * time.Minute} {
+			var p pacer
+			p.observe(observation{sent: start, at: start, answered: true,
+				Report: Report{Said: true, Left: left, Reset: reset, Quota: 1200, Length: Window}}, []time.Time{start}, 0)
+			later := freshSpan + time.Second
+			if got := p.pace(start.Add(later), load{finished: 1, limit: 1000, urgent: true, sinceLast: later}); (got.allowed || got.atOnce) && !got.oneByOne {
+				t.Errorf("%d left for %s, %s after the answer: %+v, want one by one", left, reset, later, got)
+			}
+		}
+	}
+}
+
 // TestOneAddress: the requests of all credentials to one server are at most 160 within any second, whatever their urgency.
 // Another server does not count.
 func TestOneAddress(t *testing.T) {
