@@ -59,9 +59,11 @@ func (w *LastWrite) Note(err error) error {
 	return err
 }
 
-// NoteRemoval records a removal that ended now, and returns its error. A removal that succeeds does not
-// end a failure: it needs no free space.
-func (w *LastWrite) NoteRemoval(err error) error {
+// Remove removes, and notes when that begins and how it ended. A removal that succeeds does not end a failure: it needs no
+// free space.
+func (w *LastWrite) Remove(remove func() error) error {
+	defer w.Begin()()
+	err := remove()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if err != nil || w.err == nil {

@@ -34,3 +34,26 @@ func TestLastWriteThatHangs(t *testing.T) {
 		}
 	})
 }
+
+// TestRemovalThatHangs: a removal that does not end is named as a write is. One that succeeds does not end a failure.
+func TestRemovalThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var w LastWrite
+		full := errors.New("no space")
+		_ = w.Do(func() error { return full })
+		disk, done := make(chan error), make(chan error, 1)
+		go func() { done <- w.Remove(func() error { return <-disk }) }()
+		time.Sleep(hangsAfter)
+		_, err := w.Get()
+		if _, hangs := errors.AsType[*HangsError](err); !hangs {
+			t.Errorf("while it hangs: %v", err)
+		}
+		disk <- nil
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		if _, err := w.Get(); !errors.Is(err, full) {
+			t.Errorf("afterwards: %v, want %v", err, full)
+		}
+	})
+}

@@ -32,7 +32,7 @@ func (b Box) Keep(v secret.Value) error {
 	}
 	sealed, err := encrypt([]byte(v.Reveal()), []age.Recipient{b.store.identity.Recipient()})
 	if err == nil {
-		err = b.store.writes.Note(durable.WriteFile(b.path, sealed, 0o600))
+		err = b.store.writes.Do(func() error { return durable.WriteFile(b.path, sealed, 0o600) })
 	}
 	if err != nil {
 		return fmt.Errorf("keeping %s: %w", filepath.Base(b.path), err)

@@ -163,7 +163,7 @@ func (s *Store) DropReservations(before time.Time, keep func(rotation.PendingKey
 			return nil
 		}
 		if err == nil {
-			err = s.writes.NoteRemoval(durable.Remove(path))
+			err = s.writes.Remove(func() error { return durable.Remove(path) })
 		}
 		return err
 	})
@@ -371,7 +371,7 @@ func (s *Store) Erase(_ context.Context, rotationID string) error {
 	if err != nil {
 		return err
 	}
-	if err := s.writes.NoteRemoval(s.files.Remove(filepath.Base(path))); err != nil {
+	if err := s.writes.Remove(func() error { return s.files.Remove(filepath.Base(path)) }); err != nil {
 		return err
 	}
 	s.mu.Lock()

@@ -366,21 +366,14 @@ func (a *attempt) recoverIntent(ctx context.Context) error {
 	return a.doubt(ctx, ReasonInterrupted, false, errors.New("the process ended before an answer was kept"))
 }
 
-// answer returns the sealed answer of the rotation in progress. An attempt that has sealed it has it already; opening it
-// again would be half of what the seals of a rotation cost.
-func (a *attempt) answer(ctx context.Context) (Issued, bool, error) {
-	id := a.record.Work.RotationID
-	if a.fromDisk.key.RotationID == id {
-		return a.fromDisk.issued, true, nil
-	}
-	return a.openAnswer(ctx, id)
-}
-
 // store delivers the sealed secret to every sink, for as many attempts as it takes: a
 // failure leaves the record where it is, and the next attempt begins here.
 func (a *attempt) store(ctx context.Context) error {
 	ctx = context.WithoutCancel(ctx)
-	issued, ok, err := a.answer(ctx)
+	issued, ok, err := a.fromDisk.issued, true, error(nil)
+	if id := a.record.Work.RotationID; a.fromDisk.key.RotationID != id { // else it was read back when it was sealed
+		issued, ok, err = a.openAnswer(ctx, id)
+	}
 	switch {
 	case errors.Is(err, ErrUnreadable):
 		return a.doubt(ctx, ReasonSealedLost, true, err)
