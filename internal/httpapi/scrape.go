@@ -99,7 +99,7 @@ type scrapeSpace struct {
 // spareTime is how long a space is kept if no scrape comes. It is longer than from one scrape of Prometheus to the next.
 const spareTime = 3 * time.Minute
 
-// The garbage of scrapes of a large fleet is given back once none has come for freeAfter, and not more often than
+// The garbage of scrapes of a large fleet is given back once none has come for freeAfter (or freeEvery has passed), and not more often than
 // each freeEvery: that costs a collection. Otherwise a fifth more than the daemon needs would stay with it.
 const (
 	largeScrape = 5000 // tokens
@@ -134,17 +134,19 @@ func (s *scraper) keepSpace(space *scrapeSpace) {
 	s.spare, s.used = space, time.Now()
 	if large && !s.isFreeing {
 		s.isFreeing = true
-		s.freeIn(max(freeAfter, freeEvery-time.Since(s.freed)))
+		wait := max(freeAfter, freeEvery-time.Since(s.freed))
+		s.freeIn(wait, time.Now().Add(wait+freeEvery))
 	}
 }
 
-// freeIn gives unused memory back once no scrape has ended for freeAfter, but not before wait has passed.
-func (s *scraper) freeIn(wait time.Duration) {
+// freeIn gives unused memory back once no scrape has ended for freeAfter, but not before wait has passed. At latest it does so
+// in any case: two servers may scrape in turn all the time.
+func (s *scraper) freeIn(wait time.Duration, latest time.Time) {
 	time.AfterFunc(wait, func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if left := time.Until(s.used.Add(freeAfter)); left > 0 {
-			s.freeIn(left)
+		if left := time.Until(s.used.Add(freeAfter)); left > 0 && time.Now().Before(latest) {
+			s.freeIn(left, latest)
 			return
 		}
 		s.isFreeing, s.freed = false, time.Now()

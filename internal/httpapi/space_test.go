@@ -87,6 +87,26 @@ func TestGarbageOfLargeScrapesIsGivenBack(t *testing.T) {
 	}
 }
 
+// TestGarbageIsGivenBackBetweenManyScrapes: servers that scrape so often that there is always a scrape within ten seconds do not keep the
+// memory from being given back.
+func TestGarbageIsGivenBackBetweenManyScrapes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newScraper(NewMetrics(Build{}), slog.New(slog.DiscardHandler), time.Now)
+		freed := make(chan time.Time, 100)
+		s.free = func() { freed <- time.Now() }
+		for began := time.Now(); time.Since(began) < time.Hour; time.Sleep(7500 * time.Millisecond) {
+			space := s.takeSpace()
+			space.tokens.rows = make([]row, largeScrape)
+			s.keepSpace(space)
+		}
+		synctest.Wait()
+		if n := len(freed); n < 2 || n > 6 {
+			t.Errorf("memory was given back %d times in an hour of scrapes, want 2 to 6", n)
+		}
+		time.Sleep(time.Hour)
+	})
+}
+
 // discarding is a response of which only the header is kept.
 type discarding struct{ http.ResponseWriter }
 
