@@ -30,7 +30,7 @@ func (r Record) notOvertaken() Record {
 
 // overtakenAsCause says that the sinks are not at fault.
 func (r Record) overtakenAsCause() Record {
-	r.LastCause = ReasonOvertaken
+	r.LastCause, r.LastSink = ReasonOvertaken, ""
 	return r
 }
 

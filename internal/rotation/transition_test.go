@@ -72,6 +72,9 @@ func TestTransitions(t *testing.T) {
 		{"failed at a sink", func(r Record) Record {
 			return r.failed(failure{reason: "store", err: errors.Join(sinkError(namedSink{name: "s"}, errors.New("sink x: full"))), next: now})
 		}, map[string]string{"failures": "4", "last_error": `"sink s: sink x: full"`, "last_cause": `"store"`, "last_sink": `"s"`}},
+		{"overtaken in a sink", func(r Record) Record {
+			return r.failed(failure{err: sinkError(namedSink{name: "s"}, errOvertaken), next: now}).overtakenAsCause()
+		}, map[string]string{"failures": "4", "last_cause": `"` + ReasonOvertaken + `"`, "last_sink": ""}},
 		{"failed without a report", func(r Record) Record { return r.failed(quiet) }, map[string]string{"failures": "3", "last_error": `"wait"`}},
 		{"a failure that cannot be saved", func(r Record) Record { return r.failedLike(r.failed(failed).released()) }, map[string]string{"failures": "4", "step": `"sealed"`, "work.rotation_id": `"R"`}},
 		{"in doubt", func(r Record) Record { return r.inDoubt(Doubt{Reason: ReasonOddAnswer}) }, map[string]string{"step": `"in_doubt"`, "doubt.reason": `"odd_answer"`}},
