@@ -11,7 +11,7 @@ import (
 
 // Group lets callers that come at the same time share one run of something that is slow and serves many as well as one: a
 // transaction, or a sync. Nothing sleeps until others come: who finds no run in progress runs at once, and who comes during
-// a run is in the next one. What is ready to go on is let go first, so a busy process has fewer and larger runs; one that is
+// a run is in the next one. A run lets the goroutines that are ready go first, so a busy process has fewer and larger runs; one that is
 // not busy loses nothing. The zero Group is ready to use.
 type Group[T any] struct {
 	mu      sync.Mutex
