@@ -11,8 +11,9 @@ import (
 	"rotatord/internal/scheduler"
 )
 
-// slow is far more than reading an expression and taking a few steps may last.
-const slow = 5 * time.Millisecond
+// slow is a hundred times what reading the longest expression and taking a few steps lasts, so a machine that is busy does not reach it,
+// and what grows without bounds does.
+const slow = time.Second / 4
 
 // FuzzParse holds for any text, in any zone and at any time from 1970 until 2100: it is
 // refused, or it is a schedule whose slots come one after the other and which its own

@@ -236,13 +236,17 @@ func TestPowerCut(t *testing.T) {
 			t.Fatal(err)
 		}
 		delay, cut := time.Duration(200+random.IntN(400))*time.Millisecond, make(chan error, 1)
-		go func() { time.Sleep(delay); cut <- d.CutPower() }()
-		saved, sealed := map[string]int{}, map[string]bool{}
+		saved, sealed, opened := map[string]int{}, map[string]bool{}, false
 		for lines := bufio.NewScanner(stdout); lines.Scan(); {
 			// Noted before the next line begins; the last word about each name counts.
 			verb, rest, _ := strings.Cut(lines.Text(), " ")
 			name, number, _ := strings.Cut(rest, " ")
 			switch verb {
+			case "error":
+				t.Errorf("round %d: the directory cannot be opened: %s", round, rest)
+			case "opened": // a busy machine can need longer for that than the delay
+				opened = true
+				go func() { time.Sleep(delay); cut <- d.CutPower() }()
 			case "saved":
 				saved[name], _ = strconv.Atoi(number)
 			case "sealed":
@@ -250,6 +254,9 @@ func TestPowerCut(t *testing.T) {
 			case "erasing":
 				delete(sealed, name)
 			}
+		}
+		if !opened {
+			cut <- nil
 		}
 		if err := errors.Join(<-cut, cmd.Wait()); err != nil {
 			t.Fatalf("round %d: %v", round, err)
@@ -287,6 +294,7 @@ func writeUntilTheEnd(t *testing.T, dir string) {
 		fmt.Println("error", err)
 		os.Exit(1)
 	}
+	fmt.Println("opened")
 	var all sync.WaitGroup
 	for worker := range 3 {
 		all.Go(func() {
