@@ -169,7 +169,7 @@ alerts-e2e: tools ## a daemon fails in every way that has an alert, with a real 
 	cd test/alerts && go test -count=1 -timeout 30m -parallel 64 -v -run 'TestEveryAlert$$' . -args -every -within 16m $(if $(PAGE),-page $(abspath $(PAGE))) $(if $(PER_TOKEN),-per-token $(PER_TOKEN)) $(if $(ONLY),-only $(ONLY)) $(if $(OUT),-out $(abspath $(OUT)))
 
 .PHONY: bench
-bench: ## what a fleet costs and how fast it rotates, beside a loop, a script and other schedulers; 10 minutes; FULL=1 with 100,000 tokens, 45 minutes; UPDATE=1 writes the tables of docs/
+bench: ## what a fleet costs and how fast it rotates, beside a loop, a script and other schedulers; 10 minutes; FULL=1 with 100,000 tokens, an hour; UPDATE=1 writes the tables of docs/
 	cd bench && go run ./fleet $(if $(FULL),-full) $(if $(UPDATE),-update) $(if $(ONLY),-only $(ONLY))
 	cd bench && go test -count=1 -timeout 20m -v -run 'TestSchedulers$$' . -args -table $(if $(FULL),-full) $(if $(UPDATE),-update)
 	go test -count=1 -v -run 'TestUnderTheLimit$$|TestRequestsForEachRotation$$' ./internal/app

@@ -97,7 +97,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	only := flags.String("only", "", "measure only these, with commas between: "+strings.Join(groups, ", "))
 	dir := flags.String("dir", "", "directory on a disk for everything that is written (default: that of temporary files, or .tools if that one is in memory)")
 	flags.StringVar(&b.binary, "binary", "", "program to measure, in place of building one")
-	flags.BoolVar(&b.full, "full", false, "also 100,000 tokens, a later listing, and waiting for the next window of the limit; half an hour")
+	flags.BoolVar(&b.full, "full", false, "also 100,000 tokens, a later listing, and waiting for the next window of the limit; an hour")
 	update := flags.Bool("update", false, "write the results into the tables of docs/benchmarks.md and docs/sizing.md; what this run does not measure stays there")
 	flags.BoolVar(&b.slot, "slot", false, "tokens are due at a full minute also in the rows of few tokens: for a program that takes longer than -every for them")
 	flags.DurationVar(&b.rest, "rest", 15*time.Second, "how long a daemon rests before its memory is read")
