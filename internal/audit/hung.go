@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -54,7 +53,7 @@ func (r *Recorder) within(ctx context.Context, do func(*step) error, undo func()
 		if err == nil && undo != nil {
 			undo()
 		}
-		r.late.remove(s)
+		r.late.Remove(s)
 	}()
 	patience := time.NewTimer(Patience)
 	defer patience.Stop()
@@ -66,9 +65,9 @@ func (r *Recorder) within(ctx context.Context, do func(*step) error, undo func()
 	case <-ctx.Done():
 		cause = ctx.Err()
 	}
-	r.late.add(s, began) // before it is given up, so that its end finds it there
+	r.late.Add(s, began) // before it is given up, so that its end finds it there
 	if !s.state.CompareAndSwap(running, givenUp) {
-		r.late.remove(s)
+		r.late.Remove(s)
 		return <-result
 	}
 	if errors.Is(cause, context.Canceled) {
@@ -79,7 +78,7 @@ func (r *Recorder) within(ctx context.Context, do func(*step) error, undo func()
 
 // Hung returns an error if the disk of the record has not answered for a long time; else nil. It never waits.
 func (r *Recorder) Hung() error {
-	if began := r.late.oldest(); !began.IsZero() && time.Since(began) >= hungAfter {
+	if began := r.late.Oldest(); !began.IsZero() && time.Since(began) >= hungAfter {
 		return r.noAnswer(began)
 	}
 	return nil
@@ -91,39 +90,6 @@ func (r *Recorder) noAnswer(began time.Time) error {
 
 // ErrNoAnswer is in the error about a disk that does not answer.
 var ErrNoAnswer = errors.New("the disk with the record of events has not answered")
-
-// late are the steps that were given up and have not ended, with the times at which they began.
-type late struct {
-	mu    sync.Mutex
-	steps map[*step]time.Time
-}
-
-func (l *late) add(s *step, began time.Time) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.steps == nil {
-		l.steps = make(map[*step]time.Time)
-	}
-	l.steps[s] = began
-}
-
-func (l *late) remove(s *step) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	delete(l.steps, s)
-}
-
-// oldest returns when the first of them began; zero if there is none.
-func (l *late) oldest() (first time.Time) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, began := range l.steps {
-		if first.IsZero() || began.Before(first) {
-			first = began
-		}
-	}
-	return first
-}
 
 // turn is a lock. In a test whose time is simulated, time goes on while a goroutine waits for it.
 type turn chan struct{}

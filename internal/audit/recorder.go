@@ -75,7 +75,7 @@ type Recorder struct {
 	sync     turn
 	mu       sync.Mutex
 	syncData func(*os.File) error // durable.SyncData, but for tests
-	late     late                 // the steps that were given up and have not ended
+	late     durable.Unended      // the steps that were given up and have not ended
 
 	file      *os.File // nil: it could not be opened yet, see start
 	headFile  *os.File

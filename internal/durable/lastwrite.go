@@ -9,10 +9,10 @@ import (
 // LastWrite remembers how the last write to a place ended, and which have not ended, for health checks. It is safe for
 // concurrent use. The zero value has seen no write.
 type LastWrite struct {
-	mu    sync.Mutex
-	at    time.Time
-	err   error
-	under map[*byte]time.Time // when each write that has not ended began
+	mu      sync.Mutex
+	at      time.Time
+	err     error
+	unended Unended
 }
 
 // hangsAfter is how long a write may take until it is called one that hangs.
@@ -31,18 +31,9 @@ func (*HangsError) Cause() string { return "hangs" }
 
 // Begin notes that a write begins. What it returns is to be called when the write has ended.
 func (w *LastWrite) Begin() (end func()) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.under == nil {
-		w.under = make(map[*byte]time.Time)
-	}
 	this := new(byte)
-	w.under[this] = time.Now()
-	return func() {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		delete(w.under, this)
-	}
+	w.unended.Add(this, time.Now())
+	return func() { w.unended.Remove(this) }
 }
 
 // Do writes, and notes when the write begins and how it ended.
@@ -73,16 +64,7 @@ func (w *LastWrite) Remove(remove func() error) error {
 }
 
 // Since returns when the first of the writes that have not ended began; zero if there is none.
-func (w *LastWrite) Since() (first time.Time) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, began := range w.under {
-		if first.IsZero() || began.Before(first) {
-			first = began
-		}
-	}
-	return first
-}
+func (w *LastWrite) Since() time.Time { return w.unended.Oldest() }
 
 // Get returns when the last write ended and its error. The time is zero if nothing was written. While a write hangs, it
 // returns when that began, and a [HangsError].
