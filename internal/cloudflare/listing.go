@@ -7,7 +7,6 @@ import (
 	"math"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/cloudflare/cloudflare-go/v7/option"
 	"github.com/cloudflare/cloudflare-go/v7/zero_trust"
@@ -144,10 +143,10 @@ func (c *Client) listOnce(ctx context.Context) (listing Listing, moved bool, err
 
 // add adds an entry. The same entry may come again if a service token was created between two pages.
 func (l *Listing) add(raw json.RawMessage, seen map[string]bool) {
-	var e entry
-	err := json.Unmarshal(raw, &e)
-	id := e.ID.text
-	if !e.ID.ok || strings.TrimSpace(id) == "" {
+	var result tokenResult
+	err := json.Unmarshal(raw, &result) // goes on after a field of the wrong type, and leaves that one empty
+	id := result.ID
+	if strings.TrimSpace(id) == "" {
 		l.Nameless++
 		return
 	}
@@ -155,81 +154,34 @@ func (l *Listing) add(raw json.RawMessage, seen map[string]bool) {
 		return
 	}
 	seen[id] = true
-	what := e.odd()
+	what := result.odd()
 	if err != nil {
 		what = describeJSON(err)
 	}
 	if what == "" {
-		l.Tokens = append(l.Tokens, e.facts())
+		l.Tokens = append(l.Tokens, result.facts())
 		return
 	}
 	l.Odd[id] = what
-	if e.Name.ok {
-		l.names[id] = e.Name.text
+	if result.Name != nil && (err == nil || *result.Name != "") { // else it may have been of the wrong type
+		l.names[id] = *result.Name
 	}
 }
 
-// entry is a service token as a listing shows it: like tokenResult, but it knows which fields are not what they should be.
-type entry struct {
-	ID         entryText `json:"id"`
-	ClientID   string    `json:"client_id"`
-	Name       entryText `json:"name"`
-	Enabled    *bool     `json:"enabled"`
-	Duration   string    `json:"duration"`
-	CreatedAt  entryTime `json:"created_at"`
-	ExpiresAt  entryTime `json:"expires_at"`
-	UpdatedAt  entryTime `json:"updated_at"`
-	LastSeenAt entryTime `json:"last_seen_at"`
-}
-
-// odd says which field is not what it should be; empty if all are good.
-func (e *entry) odd() string {
-	if !e.Name.ok {
+// odd says which field of an entry is not what it should be; empty if all are good.
+func (r *tokenResult) odd() string {
+	if r.Name == nil {
 		return "it has no name"
 	}
 	for _, field := range []struct {
 		name string
-		at   entryTime
-	}{{"created_at", e.CreatedAt}, {"updated_at", e.UpdatedAt}, {"expires_at", e.ExpiresAt}, {"last_seen_at", e.LastSeenAt}} {
+		at   timestamp
+	}{{"created_at", r.CreatedAt}, {"updated_at", r.UpdatedAt}, {"expires_at", r.ExpiresAt}, {"last_seen_at", r.LastSeenAt}} {
 		if field.at.odd {
 			return field.name + " is not a time"
 		}
 	}
 	return ""
-}
-
-func (e *entry) facts() rotation.TokenFacts {
-	return tokenResult{ID: e.ID.text, ClientID: e.ClientID, Name: e.Name.text, Enabled: e.Enabled, Duration: e.Duration,
-		CreatedAt: e.CreatedAt.timestamp, ExpiresAt: e.ExpiresAt.timestamp, UpdatedAt: e.UpdatedAt.timestamp, LastSeenAt: e.LastSeenAt.timestamp}.facts()
-}
-
-// entryText is a text, or something else.
-type entryText struct {
-	text string
-	ok   bool
-}
-
-// UnmarshalJSON implements json.Unmarshaler. It never fails, so one odd field does not hide the others.
-func (t *entryText) UnmarshalJSON(b []byte) error {
-	*t = entryText{}
-	t.ok = b[0] == '"' && json.Unmarshal(b, &t.text) == nil
-	return nil
-}
-
-// entryTime is a time that may be null, empty or absent, or something else.
-type entryTime struct {
-	timestamp
-	odd bool
-}
-
-// UnmarshalJSON implements json.Unmarshaler. It never fails.
-func (t *entryTime) UnmarshalJSON(b []byte) error {
-	_ = t.timestamp.UnmarshalJSON(b) // never fails
-	if t.odd = t.IsZero() && string(b) != "null" && string(b) != `""`; t.odd {
-		zero, err := time.Parse(`"`+time.RFC3339+`"`, string(b))
-		t.odd = err != nil || !zero.IsZero() // some servers write "never" as the year 1
-	}
-	return nil
 }
 
 // listed is one page of a listing.

@@ -48,7 +48,7 @@ func (t *truth) UnmarshalJSON(b []byte) error {
 type tokenResult struct {
 	ID         string    `json:"id"`
 	ClientID   string    `json:"client_id"`
-	Name       string    `json:"name"`
+	Name       *string   `json:"name"` // nil if the answer does not show one
 	Enabled    *bool     `json:"enabled"`
 	Duration   string    `json:"duration"`
 	CreatedAt  timestamp `json:"created_at"`
@@ -58,23 +58,33 @@ type tokenResult struct {
 }
 
 func (r tokenResult) facts() rotation.TokenFacts {
+	name := ""
+	if r.Name != nil {
+		name = *r.Name
+	}
 	return rotation.TokenFacts{
-		ID: r.ID, ClientID: r.ClientID, Name: r.Name,
+		ID: r.ID, ClientID: r.ClientID, Name: name,
 		Enabled:  r.Enabled == nil || *r.Enabled, // older answers do not show it
 		Duration: r.Duration, CreatedAt: r.CreatedAt.past(),
 		ExpiresAt: r.ExpiresAt.Time, UpdatedAt: r.UpdatedAt.past(), LastSeenAt: r.LastSeenAt.past(),
 	}
 }
 
-// timestamp is a time that may be null, empty or absent. A time that cannot be read counts as absent: a
+// timestamp is a time that may be null, empty or absent. A time that cannot be read counts as absent, and is odd: a
 // rotate answer must not be lost because of it.
-type timestamp struct{ time.Time }
+type timestamp struct {
+	time.Time
+	odd bool
+}
 
+// UnmarshalJSON implements json.Unmarshaler. It never fails.
 func (t *timestamp) UnmarshalJSON(b []byte) error {
 	*t = timestamp{}
 	parsed, err := time.Parse(`"`+time.RFC3339+`"`, string(b))
 	if parsed = parsed.UTC(); err == nil && parsed.Year() >= 1 && parsed.Year() <= 9999 { // the ledger cannot store other years
-		t.Time = parsed
+		t.Time = parsed // zero where a server writes "never" as the year 1
+	} else {
+		t.odd = string(b) != "null" && string(b) != `""`
 	}
 	return nil
 }
