@@ -107,7 +107,7 @@ func TestMendTheSinkThatFailed(t *testing.T) {
 			want = status.StepsOf(c)
 		}
 		s := a.token("token-00000")
-		if got := a.mendLast(s, a.failedSink(scheduled{record: record})); !slices.Equal(got, want) || len(want) > 0 && !slices.Contains(s.ToDo, want[0]) {
+		if got := a.mendLast(s, scheduled{record: record}); !slices.Equal(got, want) || len(want) > 0 && !slices.Contains(s.ToDo, want[0]) {
 			t.Errorf("of %q: %+v; want %+v", test.failed, got, want)
 		}
 	}

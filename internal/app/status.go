@@ -121,7 +121,7 @@ func (a *App) show(t config.Token) status.Token {
 	}
 	now := a.engine.now()
 	s.Troubles = s.TroubleKinds(now)
-	s.ToDo = slices.Concat(putBack(s), a.mendLast(s, a.failedSink(seen)), a.toDo(t, seen), s.MoreToDo(now))
+	s.ToDo = slices.Concat(putBack(s), a.mendLast(s, seen), a.toDo(t, seen), s.MoreToDo(now))
 	return s
 }
 
@@ -134,18 +134,13 @@ func (a *App) showState(t config.Token, seen scheduled) status.Token {
 		State: shownState(record), Reason: string(due.Reason), Next: due.At.UTC(),
 		Known: record.Facts.ID != "", Enabled: record.Facts.Enabled,
 		Expiry: record.Facts.ExpiresAt, LastSeen: record.Facts.LastSeenAt,
-		Failures: record.Failures + int(seen.unrecorded), LastError: record.LastError, LastCause: record.LastCause,
-		Doubt: showDoubt(record), GraceEnd: record.GraceEnd(), Freeze: due.Freeze,
+		Failures: record.Failures + int(seen.unrecorded),
+		Doubt:    showDoubt(record), GraceEnd: record.GraceEnd(), Freeze: due.Freeze,
 	}
 	if due.Unscheduled {
 		s.Next = time.Time{}
 	}
-	if err := cmp.Or(seen.unreadable, a.sharing.errNotJoined()); err != nil {
-		s.LastError, s.LastCause = err.Error(), "ledger"
-	}
-	if seen.unrecordedErr != nil {
-		s.LastError, s.LastCause = seen.unrecordedErr.Error(), ledgerCause(seen.unrecordedErr)
-	}
+	s.LastError, s.LastCause, _ = a.lastError(seen)
 	s.Sharing, s.Unread = a.showSharing(seen), a.isUnread(seen)
 	s.Pause = showPause(a.engine.rotator.PauseOf(t.Name))
 	if t.Partner != "" {
@@ -168,20 +163,20 @@ func putBack(s status.Token) (all []status.ToDo) {
 	return all
 }
 
-// failedSink returns the name of the sink that the last error of a token is about; empty if it is about none.
-func (a *App) failedSink(seen scheduled) string {
-	switch {
-	case seen.unrecordedErr != nil:
-		return rotation.SinkOf(seen.unrecordedErr)
-	case seen.unreadable != nil, a.sharing.errNotJoined() != nil:
-		return "" // it is about the ledger
+// lastError returns the last error of a token, its cause, and the name of the sink that it is about; empty if it is about none.
+func (a *App) lastError(seen scheduled) (text, cause, sink string) {
+	if err := seen.unrecordedErr; err != nil {
+		return err.Error(), ledgerCause(err), rotation.SinkOf(err)
 	}
-	return seen.record.LastSink
+	if err := cmp.Or(seen.unreadable, a.sharing.errNotJoined()); err != nil {
+		return err.Error(), "ledger", ""
+	}
+	return seen.record.LastError, seen.record.LastCause, seen.record.LastSink
 }
 
 // mendLast returns what mends the clock, or the sink that the last error is about: it is the same as for the check of that,
 // which may not have looked yet.
-func (a *App) mendLast(s status.Token, failed string) []status.ToDo {
+func (a *App) mendLast(s status.Token, seen scheduled) []status.ToDo {
 	switch {
 	case s.Failures == 0:
 		return nil
@@ -189,6 +184,7 @@ func (a *App) mendLast(s status.Token, failed string) []status.ToDo {
 		return []status.ToDo{{Command: "timedatectl", Does: "The clock of this host differs from Cloudflare's: have a time service set it right. On Kubernetes it is the clock of the node."},
 			{Command: "rotatord rotate " + s.Name, Does: "Then try it now. The next try comes by itself within ten minutes, or within two hours if the clock was ahead."}}
 	}
+	_, _, failed := a.lastError(seen)
 	for i, sink := range s.Sinks {
 		if sink.Name != failed {
 			continue
