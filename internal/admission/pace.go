@@ -161,14 +161,15 @@ func (p *pacer) atOnce(now time.Time, l load) float64 {
 		return 0
 	}
 	left := r.ends.Sub(r.leftSent).Seconds()
-	need := math.Inf(1)
-	if quiet || p.others.unwatched {
-		need = surely(float64(r.quota) * maxOthers * left / r.length.Seconds())
+	unseen, need := surely(float64(r.quota)*maxOthers*left/r.length.Seconds()), math.Inf(1)
+	if watched > 0 {
+		need = surely(float64(seen)) / watched.Seconds() * left
 	}
-	if !quiet && p.others.unwatched { // what was used before the first answer may have been the process before a restart: it says nothing of others
-		requests, need = float64(r.left), max(need, float64(r.quota-l.limit-p.others.used))
-	} else if watched > 0 {
-		need = min(need, surely(float64(seen))/watched.Seconds()*left)
+	switch {
+	case quiet:
+		need = min(need, unseen)
+	case p.others.unwatched: // what was used before the first answer may have been the process before a restart: it says nothing of others
+		requests, need = float64(r.left), max(unseen, float64(r.quota-l.limit-p.others.used))
 	}
 	return min(requests, float64(r.left-r.silent-l.pending-l.reserved)-need-reserveMin)
 }
