@@ -32,10 +32,11 @@ func collectEarly() (undo func()) {
 
 // collectByLoad does what collectEarly does, and collects less often while many rotations are in progress.
 func collectByLoad() (undo func()) {
+	undo = collectEarly()
 	if os.Getenv("GOGC") != "" {
-		return func() {}
+		return undo
 	}
-	c := &collector{before: debug.SetGCPercent(gcPercent), percent: gcPercent}
+	c := &collector{undo: undo, percent: gcPercent}
 	c.watch()
 	return c.stop
 }
@@ -43,7 +44,7 @@ func collectByLoad() (undo func()) {
 // collector sets after each collection how far the heap may grow until the next one. Go's runtime collects every two minutes
 // if nothing else makes it, so what many rotations have used is given back after that.
 type collector struct {
-	before int // the percentage to go back to
+	undo func() // goes back to what was before
 
 	mu      sync.Mutex
 	stopped bool
@@ -74,7 +75,7 @@ func (c *collector) stop() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.stopped = true
-	debug.SetGCPercent(c.before)
+	c.undo()
 }
 
 // percentFor returns how far a heap may grow of which so many bytes are in use, with so many goroutines. It is gcPercent or more, in
