@@ -129,41 +129,30 @@ func (s *scraper) keepSpace(space *scrapeSpace) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.used.IsZero() { // nothing drops it yet
-		s.dropAfter(spareTime)
+		s.afterScrapes(spareTime, spareTime, time.Time{}, func() { s.spare, s.used = nil, time.Time{} })
 	}
 	s.spare, s.used = space, time.Now()
 	if large && !s.isFreeing {
 		s.isFreeing = true
 		wait := max(freeAfter, freeEvery-time.Since(s.freed))
-		s.freeIn(wait, time.Now().Add(wait+freeEvery))
+		s.afterScrapes(wait, freeAfter, time.Now().Add(wait+freeEvery), func() { // with a latest time: two servers may scrape in turn all the time
+			s.isFreeing, s.freed = false, time.Now()
+			go s.free()
+		})
 	}
 }
 
-// freeIn gives unused memory back once no scrape has ended for freeAfter, but not before wait has passed. At latest it does so
-// in any case: two servers may scrape in turn all the time.
-func (s *scraper) freeIn(wait time.Duration, latest time.Time) {
+// afterScrapes calls do, with s.mu held, once no scrape has ended for quiet, but not before wait has passed. From latest on it does
+// not wait for that; if latest is zero, it waits however long it takes.
+func (s *scraper) afterScrapes(wait, quiet time.Duration, latest time.Time, do func()) {
 	time.AfterFunc(wait, func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if left := time.Until(s.used.Add(freeAfter)); left > 0 && time.Now().Before(latest) {
-			s.freeIn(left, latest)
+		if left := time.Until(s.used.Add(quiet)); left > 0 && (latest.IsZero() || time.Now().Before(latest)) {
+			s.afterScrapes(left, quiet, latest, do)
 			return
 		}
-		s.isFreeing, s.freed = false, time.Now()
-		go s.free()
-	})
-}
-
-// dropAfter drops the space once it was not used for spareTime, and looks at that again until then. s.mu must be held.
-func (s *scraper) dropAfter(wait time.Duration) {
-	time.AfterFunc(wait, func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if left := time.Until(s.used.Add(spareTime)); left > 0 {
-			s.dropAfter(left)
-			return
-		}
-		s.spare, s.used = nil, time.Time{}
+		do()
 	})
 }
 
