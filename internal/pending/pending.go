@@ -31,6 +31,7 @@ import (
 
 	"rotatord/internal/durable"
 	"rotatord/internal/rotation"
+	"rotatord/internal/smallfile"
 )
 
 // The names in a state directory.
@@ -276,7 +277,11 @@ func (s *Store) seal(path string, key rotation.PendingKey, plain, ciphertext []b
 		return time.Time{}, err
 	}
 	defer f.Close()
-	b, err := readWhole(f)
+	info, err := f.Stat()
+	if err != nil {
+		return time.Time{}, err
+	}
+	b, err := smallfile.ReadFrom(f, path, maxFile, info.Size())
 	if err != nil {
 		return time.Time{}, err
 	}
@@ -299,16 +304,6 @@ func (s *Store) seal(path string, key rotation.PendingKey, plain, ciphertext []b
 		return time.Time{}, fmt.Errorf("rotation %s has another sealed answer already", key.RotationID)
 	}
 	return p.at, overwrite(f, p.at, p.ciphertext)
-}
-
-// readWhole reads a file with a buffer of its size.
-func readWhole(f *os.File) ([]byte, error) {
-	var b bytes.Buffer
-	if info, err := f.Stat(); err == nil {
-		b.Grow(int(min(info.Size(), maxFile)) + bytes.MinRead)
-	}
-	_, err := b.ReadFrom(f)
-	return b.Bytes(), err
 }
 
 // overwrite writes an answer into its reserved space. A larger answer makes the file longer, if the disk

@@ -168,7 +168,7 @@ func readOnce(path string, limit int64) (content []byte, whole bool, err error) 
 	if err := refuse(path, before, limit); err != nil {
 		return nil, false, err
 	}
-	if content, err = readUpTo(f, path, limit, before.Size()); err != nil {
+	if content, err = ReadFrom(f, path, limit, before.Size()); err != nil {
 		return nil, false, err
 	}
 	after, err := f.Stat()
@@ -179,7 +179,8 @@ func readOnce(path string, limit int64) (content []byte, whole bool, err error) 
 	return content, whole, nil
 }
 
-func readUpTo(r io.Reader, path string, limit, expected int64) ([]byte, error) {
+// ReadFrom reads to the end of r, which is what is open of path, with a buffer of the expected size. More than limit bytes are an error.
+func ReadFrom(r io.Reader, path string, limit, expected int64) ([]byte, error) {
 	var b bytes.Buffer
 	b.Grow(int(min(expected, limit)) + bytes.MinRead)
 	n, err := b.ReadFrom(io.LimitReader(r, limit+1))
@@ -203,7 +204,7 @@ func readPipe(path string, limit int64) ([]byte, error) {
 	if err := f.SetReadDeadline(time.Now().Add(Wait * 9 / 10)); err != nil {
 		return nil, explain(path, err)
 	}
-	content, err := readUpTo(f, path, limit, 0)
+	content, err := ReadFrom(f, path, limit, 0)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return nil, fmt.Errorf("reading %s: it is a pipe, and its writer did not finish in time", path)
 	}
