@@ -56,14 +56,13 @@ func (r *Rotator) RecordListings(ctx context.Context, all iter.Seq[Listed], chan
 	batch := make([]Listed, 0, batchSize)
 	record := func() {
 		saved, unsaved, err := r.recordListed(ctx, batch)
+		if errors.Is(err, ErrConflict) { // a reload, or another replica, has changed one of them meanwhile
+			var alone []Record
+			alone, err = r.recordEach(ctx, unsaved)
+			saved = append(saved, alone...)
+		}
 		for _, one := range saved {
 			changed(one)
-		}
-		if errors.Is(err, ErrConflict) { // a reload, or another replica, has changed one of them meanwhile
-			saved, err = r.recordEach(ctx, unsaved)
-			for _, one := range saved {
-				changed(one)
-			}
 		}
 		errs = append(errs, err)
 		clear(batch)
