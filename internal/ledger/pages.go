@@ -1,12 +1,11 @@
 package ledger
 
-import (
-	"go.etcd.io/bbolt"
-)
+import "go.etcd.io/bbolt"
 
 // This file keeps the pages of the ledger file out of the memory of the process. bbolt maps the file, so each page that was
 // ever read stays, and a ledger of 100,000 tokens has ninety megabytes of them. Nearly all are read at the start, and then not
-// for days. A page that is given back is read again when it is needed, mostly from the cache of the kernel.
+// for days. A page that is given back is read again when it is needed, mostly from the cache of the kernel. On a disk that hangs that
+// read hangs too, as bbolt's first read of a page always could.
 
 // pagesAfter is how many values are read or written before the pages are given back.
 const pagesAfter = 1000
