@@ -202,14 +202,6 @@ func (d *doubles) serveControl(w http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(w).Encode(answer) // the client went away
 }
 
-// shippedPolicy allows what deploy/vault/rotatord-policy.hcl does, without its optional parts.
-func shippedPolicy(path string) []string {
-	if strings.HasPrefix(path, mount+"/metadata/") {
-		return nil
-	}
-	return []string{"create", "read", "update"}
-}
-
 // runDoubles is the process: it serves until its standard input ends, which happens when its parent ends in whatever way.
 // Its first line on standard output is the addresses, as JSON.
 func runDoubles(args []string) error {
@@ -228,7 +220,7 @@ func runDoubles(args []string) error {
 		kv: vaulttest.New(vaulttest.Options{RootToken: rootKey, Mounts: []vaulttest.Mount{{Path: mount, Version: 2}},
 			AppRole: &vaulttest.AppRole{RoleID: roleID, SecretID: secretID, TTL: 24 * time.Hour}}),
 	}
-	d.kv.SetPolicy(shippedPolicy)
+	d.kv.SetPolicy(vaulttest.ShippedPolicy(mount))
 	for i := range s.tokens() {
 		d.kv.Write(mount, kvPath(i), map[string]any{"client_id": "before", "client_secret": "before"})
 		if _, _, err := d.sim.Create(cfsim.CreateParams{ID: tokenID(i), Name: tokenName(i), AccountID: accountID(i / s.per)}); err != nil {

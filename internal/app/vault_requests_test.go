@@ -7,6 +7,7 @@ import (
 
 	"rotatord/internal/event"
 	"rotatord/internal/rotation"
+	"rotatord/internal/vault/vaulttest"
 )
 
 // TestVaultRequestsForEachRotation counts the requests to Vault of a daemon in its steady state, under what the
@@ -14,12 +15,7 @@ import (
 func TestVaultRequestsForEachRotation(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.vault.SetPolicy(func(path string) []string {
-		if strings.HasPrefix(path, "secret/metadata/") {
-			return nil
-		}
-		return []string{"create", "read", "update"}
-	})
+	w.vault.SetPolicy(vaulttest.ShippedPolicy("secret"))
 	ci := w.token("ci", "0 0 1 1 *", "0s")
 	c, client := w.withSocket()
 	d := w.start(c)

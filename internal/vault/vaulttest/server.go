@@ -263,6 +263,17 @@ func (s *Server) serveCapabilities(w http.ResponseWriter, r *http.Request, token
 	succeed(w, data)
 }
 
+// ShippedPolicy allows for secrets in a mount what deploy/vault/rotatord-policy.hcl does without its optional parts, and more elsewhere.
+// It is for [Server.SetPolicy].
+func ShippedPolicy(mount string) func(path string) []string {
+	return func(path string) []string {
+		if strings.HasPrefix(path, mount+"/metadata/") {
+			return nil
+		}
+		return []string{"create", "read", "update"}
+	}
+}
+
 // can reports whether the policy has a capability at a path. The caller holds mu.
 func (s *Server) can(path, capability string) bool {
 	if s.policy == nil {
