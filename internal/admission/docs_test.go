@@ -10,7 +10,10 @@ import (
 // TestDocumentedLimits: the documents have the limits of the code.
 func TestDocumentedLimits(t *testing.T) {
 	for page, texts := range map[string][]string{
-		"rotation-cycle.md": {fmt.Sprintf("at most %d rotations of an account are in progress at once", maxActive)},
+		"rotation-cycle.md": {
+			fmt.Sprintf("at most %d rotations of an account are in progress at once, and at most %d of all accounts together", maxActive, maxTotal),
+			fmt.Sprintf("gets more: %d of an account, %d of all", maxActive+2*maxUrgentMore, maxTotal+2*maxTotalUrgentMore),
+		},
 		"sizing.md": {
 			fmt.Sprintf("and at most %d a second", perSecond),
 			fmt.Sprintf("at %d requests a second from one address", perSecond),

@@ -14,7 +14,7 @@ import (
 // that rotates and stores and does nothing else would need: a turn also waits for the disk, and those that wait together share
 // its syncs. Each account has its own, so an account that answers
 // slowly, or must be left alone, delays no other. Turns that operators order, or whose consumers may
-// be cut off, may exceed it by maxUrgentMore.
+// be cut off, may exceed it by maxUrgentMore. What all accounts may have together is a [Total].
 const (
 	maxActive     = 32
 	maxUrgentMore = 4
@@ -27,12 +27,16 @@ const (
 	capacityAgain  = 5 * time.Second
 )
 
+// totalAgain is when a turn that waits for turns of other accounts asks again, if none of its own account ends before.
+const totalAgain = time.Second
+
 // Turns give out the turns of one account: by urgency, then to those whose window ends first, then in
 // the order of asking. A turn that could only wait for Cloudflare is not given: thousands of tokens that
 // are due while an account must be left alone claim nothing and try nothing. Turns is safe for
 // concurrent use.
 type Turns struct {
-	now func() time.Time
+	now   func() time.Time
+	total *Total
 
 	mu       sync.Mutex
 	within   time.Duration                                              // capacityWithin, or less if claims are short
@@ -77,10 +81,10 @@ type Turn struct {
 	placeRising int // in the queue of rising turns; -1 while it is not there
 }
 
-// NewTurns returns the turns of an account. now is the wall clock. tell is called when rotations begin to
-// wait for the request limit, and when they no longer do; it must not block.
-func NewTurns(now func() time.Time, account string, tell func(event.Detail)) *Turns {
-	t := &Turns{now: now, within: capacityWithin, delay: delay{account: account, tell: tell}}
+// NewTurns returns the turns of an account. now is the wall clock. total is that of all accounts. tell is called
+// when rotations begin to wait for the request limit, and when they no longer do; it must not block.
+func NewTurns(now func() time.Time, total *Total, account string, tell func(event.Detail)) *Turns {
+	t := &Turns{now: now, total: total, within: capacityWithin, delay: delay{account: account, tell: tell}}
 	place := func(one *Turn) *int { return &one.place }
 	t.remote = queue[*Turn]{before: turnsBefore, place: place}
 	t.local = queue[*Turn]{before: turnsBefore, place: place}
@@ -157,6 +161,7 @@ func (t *Turns) release(one *Turn) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.active--
+	t.total.end(t.active)
 	if !one.Local {
 		t.sending--
 	}
@@ -206,9 +211,9 @@ func (t *Turns) grant() {
 	}
 }
 
-// next returns the turn that may begin now; nil if none may.
+// next returns the turn that begins now, which the total has counted; nil if none may begin.
 func (t *Turns) next() *Turn {
-	if t.local.len() > 0 && t.fits(t.local.first()) {
+	if t.local.len() > 0 && t.fits(t.local.first()) && t.count(t.local.first()) {
 		return t.local.first()
 	}
 	if t.remote.len() == 0 {
@@ -219,29 +224,45 @@ func (t *Turns) next() *Turn {
 	if !t.fits(one) {
 		return nil
 	}
-	if t.capacity == nil {
-		return one
-	}
-	requests, wait := t.capacity(t.within, one.Urgency)
-	if t.sending < requests || requests > 0 && one.Urgency >= rotation.UrgencyEmergency {
+	if t.capacity != nil {
+		requests, wait := t.capacity(t.within, one.Urgency)
+		if t.sending >= requests && (requests == 0 || one.Urgency < rotation.UrgencyEmergency) {
+			t.delay.seen(t.now(), one.Urgency, t.remote.len())
+			t.grantIn(min(cmp.Or(wait, capacityAgain), capacityAgain, max(t.within, time.Second)))
+			return nil
+		}
 		t.delay.granted(t.now())
-		return one
 	}
-	t.delay.seen(t.now(), one.Urgency, t.remote.len())
-	t.grantIn(min(cmp.Or(wait, capacityAgain), capacityAgain, max(t.within, time.Second)))
-	return nil
+	if !t.count(one) {
+		return nil
+	}
+	return one
 }
 
-// fits reports whether one more turn may be active.
+// fits reports whether the account may have one more active turn.
 func (t *Turns) fits(one *Turn) bool {
-	most := maxActive
-	if one.Urgency >= rotation.UrgencyManual {
-		most += maxUrgentMore
+	return t.active < maxActive+urgentMore(one.Urgency, maxUrgentMore)
+}
+
+// count lets the total count one more active turn. If other accounts leave no room for it, it is asked for again.
+func (t *Turns) count(one *Turn) bool {
+	if t.total.begin(t.active, one.Urgency) {
+		return true
 	}
-	if one.Urgency >= rotation.UrgencyEmergency {
-		most += maxUrgentMore
+	t.grantIn(totalAgain)
+	return false
+}
+
+// urgentMore returns by how much turns of that urgency may exceed a limit: by more if an operator has ordered it or it is
+// a doubt, and by twice that if consumers may be cut off.
+func urgentMore(u rotation.Urgency, more int) int {
+	switch {
+	case u >= rotation.UrgencyEmergency:
+		return 2 * more
+	case u >= rotation.UrgencyManual:
+		return more
 	}
-	return t.active < most
+	return 0
 }
 
 func (t *Turns) grantIn(d time.Duration) {

@@ -268,4 +268,4 @@ func TestClosedTurns(t *testing.T) {
 	})
 }
 
-func newTestTurns() *Turns { return NewTurns(time.Now, "prod", func(event.Detail) {}) }
+func newTestTurns() *Turns { return NewTurns(time.Now, new(Total), "prod", func(event.Detail) {}) }

@@ -73,6 +73,8 @@ func (t *Turns) WaitsFor(one Turn, account string) (what string, until time.Time
 	switch {
 	case !t.fits(&one):
 		return fmt.Sprintf("its turn: %d rotations of account %s are in progress", t.active, account), time.Time{}
+	case !t.total.fits(t.active, one.Urgency):
+		return fmt.Sprintf("its turn: %d rotations are in progress, %d of them of account %s", t.total.Active(), t.active, account), time.Time{}
 	case one.Local || t.delay.delayReason == nil:
 		return "its turn", time.Time{}
 	}

@@ -33,7 +33,7 @@ func TestWaitsAreExplained(t *testing.T) {
 		logged := event.NewLog(slog.New(slog.NewTextHandler(&log, nil)))
 		tell := func(d event.Detail) { logged.Handle(event.New(time.Now(), "", event.Daemon, d)) }
 		until := time.Now().Add(5 * time.Minute)
-		q := &asking{Turns: NewTurns(time.Now, "prod", tell)}
+		q := &asking{Turns: NewTurns(time.Now, new(Total), "prod", tell)}
 		q.LimitBy(explaining{&limitedIssuer{requests: 1000, until: until}})
 		slot := Turn{Urgency: rotation.UrgencySlot}
 		want := func(what string, end time.Time) {

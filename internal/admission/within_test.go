@@ -18,7 +18,7 @@ func TestWithin(t *testing.T) {
 	play := func(t *testing.T, within time.Duration, limit int, headers bool) (sent, unused int) {
 		synctest.Test(t, func(t *testing.T) {
 			b := NewBudget(limit)
-			turns := NewTurns(time.Now, "prod", func(event.Detail) {})
+			turns := NewTurns(time.Now, new(Total), "prod", func(event.Detail) {})
 			turns.Within(within)
 			turns.LimitBy(b)
 			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Minute)

@@ -51,6 +51,7 @@ type engine struct {
 	tokens      map[string]*kept
 	unrecovered int                         // how many of them are
 	turns       map[string]*admission.Turns // by account
+	total       admission.Total             // of all turns
 	passed      []string                    // tokens with slots that passed, to be caught up together
 	catchingUp  bool                        // a worker is doing that
 }
@@ -110,7 +111,7 @@ func (e *engine) tell(token string, d event.Detail) { e.events.Tell(token, event
 // openTurns makes sure that the account of a token has turns. e.mu must be held.
 func (e *engine) openTurns(token rotation.Token) {
 	if e.turns[token.Account] == nil {
-		turns := admission.NewTurns(e.now, token.Account, func(d event.Detail) { e.tell("", d) })
+		turns := admission.NewTurns(e.now, &e.total, token.Account, func(d event.Detail) { e.tell("", d) })
 		if e.within > 0 {
 			turns.Within(e.within)
 		}

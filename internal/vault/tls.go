@@ -22,9 +22,9 @@ import (
 // timeLayout is how times are shown in errors.
 const timeLayout = time.RFC3339
 
-// idleConnections is how many unused connections to Vault stay open, for a minute and a half. 32 rotations of each
-// account can be in progress, and each sends four requests one after the other: without a connection that waits, each
-// request would cost a handshake. These are those of twenty accounts. No more are open than were needed at once.
+// idleConnections is how many unused connections to Vault stay open, for a minute and a half. As many rotations can be
+// in progress, and each sends four requests one after the other: without a connection that waits, each request would
+// cost a handshake. No more are open than were needed at once.
 const idleConnections = 640
 
 // connections makes the connections to Vault by the files of vault.tls, and makes other ones when the files change.
