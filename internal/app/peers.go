@@ -65,8 +65,8 @@ func (e *engine) joinLedger(ctx, beginning context.Context, unreadable map[strin
 	for i, token := range tokens {
 		e.enrolled(token, records[i])
 	}
-	for _, token := range alone {
-		e.workers.Go(func() { e.enrollOne(beginning, token) })
+	if len(alone) > 0 {
+		e.workers.Go(func() { e.enrollEach(beginning, alone) })
 	}
 	return nil
 }

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"rotatord/internal/event"
 	"rotatord/internal/rotation"
 )
@@ -84,21 +86,46 @@ func (e *engine) enrollReloaded(ctx context.Context, tokens []rotation.Token) {
 			e.enrolled(token, records[i])
 		}
 	} else { // perhaps a listing has changed one of them meanwhile
-		busy = append(busy, idle...)
+		e.workers.Go(func() { e.enrollEach(ctx, idle) })
 	}
-	for _, token := range busy {
-		e.workers.Go(func() { e.enrollOne(ctx, token) })
+	for _, token := range busy { // each waits for its own rotation in progress
+		e.workers.Go(func() { e.enrollEach(ctx, []rotation.Token{token}) })
 	}
 }
 
-func (e *engine) enrollOne(ctx context.Context, token rotation.Token) {
-	for {
-		record, err := e.rotator.Enroll(ctx, token)
-		if err == nil {
-			e.enrolled(token, record)
+// enrollsAtOnce is how many tokens are enrolled at the same time, each in a transaction of its own.
+const enrollsAtOnce = 16
+
+// enrollEach makes tokens known to the ledger one by one, and tries again what could not be written until ctx ends. It tells
+// once of each token: while a disk is full, the same thousands of tokens fail every time.
+func (e *engine) enrollEach(ctx context.Context, tokens []rotation.Token) {
+	for first := true; ; first = false {
+		errs := make([]error, len(tokens))
+		var enrolling errgroup.Group
+		enrolling.SetLimit(enrollsAtOnce)
+		for i, token := range tokens {
+			enrolling.Go(func() error {
+				var record rotation.Record
+				if record, errs[i] = e.rotator.Enroll(ctx, token); errs[i] == nil {
+					e.enrolled(token, record)
+				}
+				return nil
+			})
+		}
+		_ = enrolling.Wait()
+		var left []rotation.Token
+		for i, err := range errs {
+			if err == nil {
+				continue
+			}
+			left = append(left, tokens[i])
+			if first {
+				e.tell(tokens[i].Name, event.NotEnrolled{Err: err})
+			}
+		}
+		if tokens = left; len(tokens) == 0 {
 			return
 		}
-		e.tell(token.Name, event.NotEnrolled{Err: err})
 		select {
 		case <-ctx.Done():
 			return
