@@ -56,7 +56,7 @@ func (b *bench) measureSize(ctx context.Context, n int) error {
 		{b.wants("api"), func() error { return measureAPI(ctx, d, n, set) }},
 		{b.wants("metrics"), func() error { return b.measureMetrics(ctx, d, n, "", set) }},
 		{b.wants("rest"), func() error { return b.measureScrapes(ctx, d, column, set) }},
-		{b.wants("reload"), func() error { return b.measureReload(ctx, d, column, set) }},
+		{b.wants("reload"), func() error { return b.measureReload(ctx, w, d, column, set) }},
 		{b.wants("listing") && b.full, func() error { d, err = b.measureListing(ctx, w, d, column, set); return err }},
 		{b.wants("metrics"), func() error { return b.measureEssential(ctx, w, d, n, set) }},
 	} {
@@ -90,22 +90,35 @@ func (b *bench) measureSize(ctx context.Context, n int) error {
 	return nil
 }
 
-// measureReload has the daemon read a configuration that did not change.
-func (b *bench) measureReload(ctx context.Context, d *daemon, column string, set func(row, cell string)) error {
+// measureReload has the daemon read a configuration that did not change, and then one in which a token is another one each time.
+func (b *bench) measureReload(ctx context.Context, w *world, d *daemon, column string, set func(row, cell string)) error {
 	b.say("%s tokens: reloads", column)
 	var took []time.Duration
-	for range 3 {
+	reload := func() error {
 		t, err := d.reload(ctx)
-		if err != nil {
+		took = append(took, t)
+		return err
+	}
+	for range 3 {
+		if err := reload(); err != nil {
 			return err
 		}
-		took = append(took, t)
 	}
+	set("reload", timeCell(middle(took)))
+	took = nil
+	for _, jitter := range []string{"11m", "12m", "10m"} {
+		if err := w.configure(settings{first: jitter}); err != nil {
+			return err
+		}
+		if err := reload(); err != nil {
+			return err
+		}
+	}
+	set("reload-changed", timeCell(middle(took)))
 	peak, err := d.memory("VmHWM")
 	if err != nil {
 		return err
 	}
-	set("reload", timeCell(middle(took)))
 	set("peak-reloaded", bytesCell(peak))
 	set("memory", bytesCell(memoryFor(peak)))
 	return nil

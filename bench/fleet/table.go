@@ -30,6 +30,7 @@ var sizeRows = rows{
 	{"check", "`check`: time"},
 	{"check-peak", "`check`: peak resident"},
 	{"reload", "SIGHUP without changes"},
+	{"reload-changed", "SIGHUP after one token was changed"},
 	{"api", "one token by API"},
 	{"metrics", "`/metrics`: time"},
 	{"metrics-gzip", "`/metrics` compressed, as Prometheus asks for it: time"},

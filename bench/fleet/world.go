@@ -66,6 +66,7 @@ type settings struct {
 	// that, to the minute, and then not for a year. If both are zero: once a week, and not within a day.
 	every time.Duration
 	at    time.Time
+	first string // the jitter of the first token; 10m if empty
 	// accounts and per say how many of the accounts, and of the tokens of each, are configured; 0 for all.
 	accounts, per int
 }
@@ -106,6 +107,8 @@ func (w *world) configure(s settings) error {
 		for i := account * w.shape.per; i < account*w.shape.per+per; i++ {
 			schedule, jitter := fmt.Sprintf("%d %d * * %d", i%60, i/60%24, day), "10m"
 			switch {
+			case i == 0 && s.first != "":
+				jitter = s.first
 			case !s.at.IsZero():
 				schedule, jitter = s.at.UTC().Format("4 15 2 1 *"), "0s"
 			case s.every > 0:
