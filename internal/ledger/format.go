@@ -40,12 +40,13 @@ func (t *tally) count(token string, value []byte, sign int) {
 	if value == nil {
 		return
 	}
-	var space [1024]byte
-	text := strconv.AppendInt(space[:0], int64(len(token)), 10)
-	text = append(append(append(text, ':'), token...), value...)
-	sum := sha256.Sum256(text)
+	var space [256]byte // that of most names; a value is not copied
+	name := append(strconv.AppendInt(space[:0], int64(len(token)), 10), ':')
+	hash := sha256.New()
+	hash.Write(append(name, token...))
+	hash.Write(value)
 	t.Records += sign
-	t.Sum += uint64(sign) * binary.BigEndian.Uint64(sum[:])
+	t.Sum += uint64(sign) * binary.BigEndian.Uint64(hash.Sum(space[:0]))
 }
 
 // createBuckets lays out a new file.
