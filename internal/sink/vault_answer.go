@@ -69,11 +69,11 @@ func openEnvelope(a vault.Answer) (envelope, error) {
 		return envelope{}, notVaults(a, "with an empty body")
 	}
 	var all map[string]json.RawMessage
-	if err := outbound.DecodeOne(a.Body, &all); err != nil || all == nil {
+	if err := json.Unmarshal(a.Body, &all); err != nil || all == nil {
 		return envelope{}, notVaults(a, "with a body that is not a JSON object")
 	}
 	var e envelope
-	if err := outbound.DecodeOne(a.Body, &e); err != nil {
+	if err := json.Unmarshal(a.Body, &e); err != nil {
 		return envelope{}, notVaults(a, "with JSON of another form than Vault's")
 	}
 	e.fields = len(all)
@@ -174,7 +174,7 @@ func versioned(a vault.Answer, raw json.RawMessage) (content, error) {
 		Data     json.RawMessage `json:"data"`
 		Metadata json.RawMessage `json:"metadata"`
 	}
-	if err := outbound.DecodeOne(raw, &body); err != nil {
+	if err := json.Unmarshal(raw, &body); err != nil {
 		return content{}, notVaults(a, "with KV data of another type")
 	}
 	if isNull(body.Metadata) {
@@ -198,7 +198,7 @@ func versioned(a vault.Answer, raw json.RawMessage) (content, error) {
 // sentence "Vault answered with".
 func metadataOf(raw json.RawMessage) (c content, err error) {
 	var m versionMetadata
-	if err := outbound.DecodeOne(raw, &m); err != nil {
+	if err := json.Unmarshal(raw, &m); err != nil {
 		return content{}, errors.New("metadata of another form than Vault's")
 	}
 	c.version, err = strconv.Atoi(string(m.Version))
@@ -206,7 +206,7 @@ func metadataOf(raw json.RawMessage) (c content, err error) {
 		return content{}, errors.New("a version that is not a positive number")
 	}
 	c.destroyed = m.Destroyed
-	_ = outbound.DecodeOne(m.Custom, &c.custom) // they are for people, and do not make an answer wrong
+	_ = json.Unmarshal(m.Custom, &c.custom) // they are for people, and do not make an answer wrong
 	c.written, c.deletes, err = m.times()
 	return c, err
 }
