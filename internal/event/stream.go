@@ -51,17 +51,19 @@ func (s *Stream) Tell(token string, by Actor, d Detail) {
 	}
 }
 
-// Publish hands an event to all subscribers.
+// Publish hands an event to all subscribers. One that leaves the event out is not waited for.
 func (s *Stream) Publish(e Event) {
 	if s == nil {
 		return
 	}
 	for _, subscriber := range s.table {
-		if q := s.queues[subscriber]; q != nil {
-			q.put(e)
-		} else {
-			s.survive(subscriber, func() { subscriber.Handle(e) })
-		}
+		s.survive(subscriber, func() {
+			if q := s.queues[subscriber]; q == nil {
+				subscriber.Handle(e)
+			} else if subscriber.handlerOf(e) != nil {
+				q.put(e)
+			}
+		})
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"sync"
 	"testing"
@@ -156,6 +157,53 @@ func TestWithoutPatience(t *testing.T) {
 		}
 	})
 }
+
+// TestLeftOut: an event that a queued subscriber leaves out takes no place in its queue, and does not wait for it: in the log each
+// step of a rotation that is only shown for debugging, in the record what is not recorded.
+func TestLeftOut(t *testing.T) {
+	for name, queued := range map[string]func(handle func()) *event.Subscriber{
+		"ignored": func(handle func()) *event.Subscriber {
+			return event.NewSubscriber("record", event.Ignore(event.StepEnded), event.All(func(event.Event) { handle() }))
+		},
+		"without a handler": func(handle func()) *event.Subscriber {
+			return event.NewSubscriber("some", event.On(func(event.Event, event.RotationStuck) { handle() }))
+		},
+		"below the level of the log": func(handle func()) *event.Subscriber {
+			return event.NewLog(slog.New(slog.NewTextHandler(writer(handle), nil)))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var handled, dropped int
+				goOn := make(chan struct{})
+				stalled := queued(func() { <-goOn; handled++ }).Queued(time.Second, func(n int) { dropped += n })
+				s := event.NewStream(time.Now, nil, stalled)
+				began := time.Now()
+				go tell(s, "handled")
+				synctest.Wait()
+				for range 2000 {
+					s.Tell("left out", event.Daemon, event.PhaseEnded{Phase: event.PhaseSeal})
+				}
+				if took := time.Since(began); took != 0 {
+					t.Errorf("they were waited for: %s", took)
+				}
+				close(goOn)
+				if err := s.Flush(t.Context()); err != nil {
+					t.Error(err)
+				}
+				tell(s, "handled")
+				if handled != 2 || dropped != 0 {
+					t.Errorf("%d were handled and %d dropped", handled, dropped)
+				}
+			})
+		})
+	}
+}
+
+// writer calls a function for each line of a log.
+type writer func()
+
+func (w writer) Write(line []byte) (int, error) { w(); return len(line), nil }
 
 // TestManyPublish: events of many goroutines all arrive, those of each in order.
 func TestManyPublish(t *testing.T) {

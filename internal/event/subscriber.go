@@ -16,6 +16,7 @@ type Subscriber struct {
 	all      func(Event) // instead of handlers
 	handlers map[reflect.Type]func(Event)
 	ignored  map[Kind]bool
+	skipped  func(Event) bool // may be nil
 
 	queued   bool
 	patience time.Duration
@@ -53,6 +54,9 @@ func Ignore(kinds ...Kind) Part {
 	}
 }
 
+// Unless leaves out the events for which skip is true. It must be fast, since publishers call it.
+func Unless(skip func(Event) bool) Part { return func(s *Subscriber) { s.skipped = skip } }
+
 // Queued gives the subscriber a goroutine of its own and a bounded queue, and returns it. Publish waits
 // for it for that time at most. dropped is told, before the next event, how many were dropped because
 // the queue was full; it may be nil.
@@ -69,13 +73,20 @@ func (s *Subscriber) Ignores() []Kind { return slices.Sorted(maps.Keys(s.ignored
 
 // Handle gives the subscriber one event.
 func (s *Subscriber) Handle(e Event) {
-	switch handle := s.handlers[reflect.TypeOf(e.Detail)]; {
-	case s.ignored[e.Kind]:
-	case handle != nil:
+	if handle := s.handlerOf(e); handle != nil {
 		handle(e)
-	case s.all != nil:
-		s.all(e)
 	}
+}
+
+// handlerOf returns what handles an event; nil if the subscriber leaves it out.
+func (s *Subscriber) handlerOf(e Event) func(Event) {
+	if s.ignored[e.Kind] || s.skipped != nil && s.skipped(e) {
+		return nil
+	}
+	if handle := s.handlers[reflect.TypeOf(e.Detail)]; handle != nil {
+		return handle
+	}
+	return s.all
 }
 
 // Missing returns the kinds that the subscriber neither handles nor ignores by name. A test of each subscriber
@@ -97,6 +108,9 @@ func NewLog(log *slog.Logger) *Subscriber {
 			SinkWritten, SinkFailed, // the end of the attempt says so
 			RequestLeaves,                             // it is only in the record
 			CredentialUnreadable, CredentialReadable), // package cloudflare logs it when it reads the file
+		Unless(func(e Event) bool { // the end of a step is for debugging, and there are a dozen in each rotation
+			return !slices.ContainsFunc(partsOf(e), func(part Event) bool { return log.Enabled(context.Background(), part.Level()) })
+		}),
 		All(func(e Event) {
 			for _, part := range partsOf(e) {
 				logOne(log, part)
