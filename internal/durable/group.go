@@ -54,7 +54,9 @@ func (g *Group[T]) Do(item T, run func(items []T)) error {
 			return ErrPanicked
 		}
 	}
-	runtime.Gosched()
+	for range 2 { // once is often too short: another thread takes this goroutine at once, and what the ready ones wake is not ready yet
+		runtime.Gosched()
+	}
 	g.mu.Lock()
 	all := g.waiting // me is among them
 	g.waiting = nil

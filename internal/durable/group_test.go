@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -56,6 +57,31 @@ func TestGroup(t *testing.T) {
 			t.Error("one that is alone waits")
 		}
 	})
+}
+
+// TestGroupLetsOthersGoFirst: who finds no run in progress does not run alone if others are about to come.
+func TestGroupLetsOthersGoFirst(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // so that the order of goroutines is known, but for now and then
+	var g Group[int]
+	const times = 60
+	runs := 0
+	for range times {
+		var all sync.WaitGroup
+		for i := range 4 {
+			all.Go(func() {
+				if i < 3 {
+					runtime.Gosched() // it comes the second time that it may go
+				}
+				if err := g.Do(i, func([]int) { runs++ }); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+	}
+	if runs > times*3/2 {
+		t.Errorf("four callers needed %.1f runs", float64(runs)/times)
+	}
 }
 
 // TestGroupSurvivesAPanic: the panic is that of the caller whose run it was. Others that shared the run are not told that it
