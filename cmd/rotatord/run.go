@@ -217,7 +217,7 @@ func reloadOn(ctx context.Context, hangup <-chan os.Signal, log *slog.Logger, a 
 // the configuration in force stays.
 func reload(ctx context.Context, log *slog.Logger, a *app.App, configPath string) {
 	ctx = event.WithActor(ctx, event.Actor{Cause: event.ByOperator, Command: "SIGHUP"})
-	c, err := config.LoadWithin(ctx, configPath)
+	c, err := config.LoadAgain(ctx, configPath, a.InForce())
 	if err != nil {
 		a.Refused(ctx, event.ReloadRefusal{Faults: faultsOf(err)})
 		return

@@ -59,7 +59,7 @@ func (a *App) checksAhead() []precheck.Check {
 	checks := []precheck.Check{
 		{Name: status.CheckStateDirectory, Every: diskEvery, Timeout: diskTimeout, Stops: true, Look: a.lookAtState},
 		{Name: status.CheckDiskSpace, Every: diskEvery, Timeout: diskTimeout, Look: func(context.Context) error {
-			return statedir.Space(a.inForce().State.Dir)
+			return statedir.Space(a.InForce().State.Dir)
 		}},
 		{Name: status.CheckAudit, Every: diskEvery, Timeout: diskTimeout, Stops: true, Look: a.record.Prove},
 	}
@@ -71,7 +71,7 @@ func (a *App) checksAhead() []precheck.Check {
 		checks = append(checks, precheck.Check{Name: status.CheckSink, Subject: group, Every: sinkEvery, Timeout: remoteTimeout, Stops: true,
 			Look: func(ctx context.Context) error { return a.lookAtSink(ctx, group, next) }})
 	}
-	for _, r := range a.inForce().Notify {
+	for _, r := range a.InForce().Notify {
 		checks = append(checks, precheck.Check{Name: status.CheckNotify, Subject: r.Name, Every: notifyEvery, Timeout: remoteTimeout,
 			Look: func(ctx context.Context) error { return a.lookAtReceiver(ctx, r.Name) }})
 	}
@@ -310,7 +310,7 @@ func (a *App) Checks() []status.Check {
 		add(status.CheckVaultLogin, health.LoginReason, health.Login, health.LoginSince)
 		add(status.CheckWrappingToken, "unwrap_refused", health.Unwrap, health.UnwrapSince)
 	}
-	in := a.inForce()
+	in := a.InForce()
 	for i := range all {
 		if all[i].Fails() {
 			all[i].Place = placeOf(all[i], in)

@@ -213,7 +213,7 @@ func (a *App) adoptLedger(ctx context.Context, enroll func(context.Context) erro
 	if err := a.engine.rotator.LoadPauses(ctx); err != nil {
 		return err
 	}
-	if err := a.checkUnfinished(a.inForce()); err != nil {
+	if err := a.checkUnfinished(a.InForce()); err != nil {
 		return err
 	}
 	return enroll(ctx)
@@ -358,7 +358,7 @@ func (a *App) Start() {
 	a.runHooks()
 	a.startEngine()
 	if a.adminListener != nil { // after the engine, so it is stopped before it
-		server := admin.NewServer(a, a.log, a.events.Tell, func() []config.Allow { return a.inForce().Allow })
+		server := admin.NewServer(a, a.log, a.events.Tell, func() []config.Allow { return a.InForce().Allow })
 		server.ConnState = a.adminListener.ConnState
 		a.serve("admin", orderTime, a.adminListener, server, func() error { return server.Serve(a.adminListener) })
 	}

@@ -260,7 +260,7 @@ func (a *App) recordToken(ctx context.Context, t config.Token, listed map[string
 		case !now.enrolling && now.record.Step == rotation.StepIdle && a.engine.rotator.IsListingNews(now.token, now.record, facts): // rarely
 			record(now, facts)
 		}
-		if fault, late := a.inForce().ExpiryFault(t.Name, id, a.now(), nextOf(seen), facts.ExpiresAt); late {
+		if fault, late := a.InForce().ExpiryFault(t.Name, id, a.now(), nextOf(seen), facts.ExpiresAt); late {
 			log.Warn(fault.Message, "next", nextOf(seen), "expires", facts.ExpiresAt)
 		}
 	}

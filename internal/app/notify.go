@@ -78,7 +78,7 @@ func receiverKey(receiver string) string { return "notify/" + receiver }
 // lookAtReceiver returns why a receiver cannot be told: what it needs cannot be read, or the last attempt failed. It sends
 // nothing.
 func (a *App) lookAtReceiver(ctx context.Context, name string) error {
-	for _, r := range a.inForce().Notify {
+	for _, r := range a.InForce().Notify {
 		if r.Name != name {
 			continue
 		}

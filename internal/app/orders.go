@@ -125,7 +125,7 @@ func (a *App) addProgress(p *admin.Progress) {
 // tokensOf returns the tokens of an account as they are configured now, and the names of those that the
 // ledger does not know yet.
 func (a *App) tokensOf(account string) (tokens []rotation.Token, left []string, err error) {
-	c := a.inForce()
+	c := a.InForce()
 	if _, ok := c.Accounts[account]; !ok {
 		return nil, nil, fmt.Errorf("%w %q is configured: %s", admin.ErrNoAccount, account, config.Suggest(account, slices.Collect(maps.Keys(c.Accounts))))
 	}

@@ -23,7 +23,7 @@ func (a *App) Outlook(ctx context.Context, name string, until time.Time) (status
 	now := a.now()
 	var tokens []rotation.Token
 	state := forecast.State{Records: map[string]rotation.Record{}, Pauses: map[string]rotation.Pause{}}
-	configured := a.inForce().Tokens
+	configured := a.InForce().Tokens
 	if name != "" {
 		i, ok := slices.BinarySearchFunc(configured, name, compareName)
 		if !ok {
@@ -73,6 +73,6 @@ func coming(e *forecast.Entry) status.Coming {
 
 // hosts returns the names under which the pages may be reached. A reload may change them.
 func (a *App) hosts() webpage.Hosts {
-	c := a.inForce()
+	c := a.InForce()
 	return webpage.Hosts{Listen: c.Listen, Names: c.Hosts, ExternalURL: c.ExternalURL}
 }

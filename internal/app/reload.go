@@ -20,11 +20,12 @@ import (
 // Reload takes over a new configuration while the daemon runs. Tokens, freezes and accounts may be added,
 // removed and changed. Nothing stops for it, and a rotation in progress is finished as it began. A
 // configuration that needs a restart, or that would drop a rotation in progress, is refused as a whole,
-// and the old one stays in force.
+// and the old one stays in force. The configuration in force itself (see InForce) is taken over without a look at its tokens.
 func (a *App) Reload(ctx context.Context, c *config.Config) error {
 	a.reloading.Lock()
 	defer a.reloading.Unlock()
 	defer debug.FreeOSMemory() // to read a configuration needs several times what is kept of it
+	changed := c != a.InForce()
 	if err := a.reload(ctx, c); err != nil {
 		a.Refused(ctx, event.ReloadRefusal{Err: err})
 		return err
@@ -33,7 +34,9 @@ func (a *App) Reload(ctx context.Context, c *config.Config) error {
 	a.metrics.Essential(c.Metrics.PerToken == "essential")
 	a.refused.Store(nil)
 	a.ahead.Set(a.checksAhead())
-	a.watch.set(c)
+	if changed {
+		a.watch.set(c)
+	}
 	a.notifier.Set(c.Notify)
 	a.ahead.LookNow(status.Check.Fails) // an operator who has corrected something wants to see the result
 	return nil
@@ -102,7 +105,7 @@ func (a *App) changesTo(c *config.Config) (changes, error) {
 		}
 	}
 	var changed []config.Token
-	changed, ch.removed = takeUnchanged(a.inForce().Tokens, c.Tokens)
+	changed, ch.removed = takeUnchanged(a.InForce().Tokens, c.Tokens)
 	var err error
 	if ch.tokens, err = a.tokens(changed, ch.accounts); err != nil {
 		return changes{}, err
@@ -140,7 +143,14 @@ func takeUnchanged(before, after []config.Token) (changed []config.Token, remove
 }
 
 func (a *App) reload(ctx context.Context, c *config.Config) error {
-	if err := errors.Join(asksForRestart(a.inForce(), c), a.checkUnfinished(c)); err != nil {
+	if c == a.InForce() {
+		if err := a.checkUnfinished(c); err != nil {
+			return err
+		}
+		a.events.Tell("", actorOf(ctx), event.Reload{Tokens: len(c.Tokens)})
+		return nil
+	}
+	if err := errors.Join(asksForRestart(a.InForce(), c), a.checkUnfinished(c)); err != nil {
 		return err
 	}
 	ch, err := a.changesTo(c)

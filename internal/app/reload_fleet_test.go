@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -15,9 +17,18 @@ import (
 	"rotatord/internal/ledger"
 )
 
-// fleetConfig writes and loads a configuration with n tokens whose files are below dir. more are further lines.
+// fleetConfig makes a configuration with n tokens whose files are below dir. more are further lines.
 func fleetConfig(t *testing.T, dir string, n int, more ...string) *config.Config {
 	t.Helper()
+	c, err := config.Parse("rotatord.yaml", []byte(fleetText(dir, n, more...)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// fleetText returns the configuration of fleetConfig.
+func fleetText(dir string, n int, more ...string) string {
 	var text strings.Builder
 	fmt.Fprintf(&text, "listen: 127.0.0.1:0\nadmin_socket: %s/a.sock\nstate: {dir: %s/state}\naccounts: {prod: {account_id: 023e105f4ecef8ad9ca31a8372d0c353, api_token: {env: NONE}, base_url: 'http://127.0.0.1:1'}}\n", dir, dir)
 	fmt.Fprintf(&text, "defaults: {account: prod, schedule: '@weekly', time_zone: Europe/Berlin, freezes: {winter: {from: 2030-12-20, to: 2031-01-04}}}\ntokens:\n")
@@ -27,11 +38,7 @@ func fleetConfig(t *testing.T, dir string, n int, more ...string) *config.Config
 	for _, line := range more {
 		text.WriteString("  " + line + "\n")
 	}
-	c, err := config.Parse("rotatord.yaml", []byte(text.String()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c
+	return text.String()
 }
 
 // TestStartDecodesEachRecordOnce: to plan the token. A reload decodes none of those that it does not change.
@@ -137,5 +144,56 @@ func TestReloadForgetsTheOldConfiguration(t *testing.T) {
 		if runtime.GC(); time.Now().After(end) {
 			t.Fatal("it is still in memory")
 		}
+	}
+}
+
+// TestReloadOfAnUnchangedFile: a file with the content that is in force is not parsed, and its tokens are not looked at. After a file that
+// was refused, and after another one, the content counts.
+func TestReloadOfAnUnchangedFile(t *testing.T) {
+	allocated := map[int]float64{}
+	for _, n := range []int{50, 800} {
+		dir := t.TempDir()
+		path := filepath.Join(dir, "config.yaml")
+		load := func(c *config.Config, text string) *config.Config {
+			t.Helper()
+			must(os.WriteFile(path, []byte(text), 0o600))
+			c, err := config.LoadAgain(t.Context(), path, c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return c
+		}
+		text := fleetText(dir, n)
+		a, err := New(Options{Config: load(nil, text), Logger: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		before := a.InForce()
+		c := load(before, text)
+		must(a.Reload(t.Context(), c))
+		if c != before {
+			t.Errorf("%d tokens: a file without a change was read again", n)
+		}
+		allocated[n] = testing.AllocsPerRun(3, func() { must(a.reload(t.Context(), c)) })
+		if c := load(before, strings.Replace(text, "listen: 127.0.0.1:0", "listen: 127.0.0.1:1", 1)); c == before || a.Reload(t.Context(), c) == nil {
+			t.Errorf("%d tokens: another address was taken over", n)
+		}
+		if load(a.InForce(), text) != before {
+			t.Errorf("%d tokens: what is in force is not known after a file that was refused", n)
+		}
+		other := load(before, strings.Replace(text, "@weekly", "@monthly", 1))
+		must(a.Reload(t.Context(), other))
+		if schedule := a.InForce().Tokens[0].Schedule.String(); schedule != "@monthly" || a.InForce() != other {
+			t.Errorf("%d tokens: the schedule in force is %s", n, schedule)
+		}
+		if again := load(other, text); again == other || again == before {
+			t.Errorf("%d tokens: a file with another content was not read", n)
+		} else if must(a.Reload(t.Context(), again)); a.InForce().Tokens[0].Schedule.String() != "@weekly" {
+			t.Errorf("%d tokens: the first schedule did not come back", n)
+		}
+		must(a.Stop(context.Background()))
+	}
+	if allocated[800] > allocated[50]+100 {
+		t.Errorf("a reload without changes allocates %.0f objects for 50 tokens and %.0f for 800", allocated[50], allocated[800])
 	}
 }

@@ -270,7 +270,7 @@ func (s *sharing) run(ctx context.Context) {
 	var rest time.Time // nothing is read before
 	again := time.NewTicker(unreadableEvery)
 	defer again.Stop()
-	for account := range accountsOf(s.app.inForce()) { // it may have been listed before
+	for account := range accountsOf(s.app.InForce()) { // it may have been listed before
 		s.note([]string{inventoryName(account)})
 	}
 	for {
@@ -338,7 +338,7 @@ func (s *sharing) read(ctx context.Context, changed map[string]bool) error {
 		}
 	}
 	if changed[nameAll] {
-		for account := range accountsOf(s.app.inForce()) {
+		for account := range accountsOf(s.app.InForce()) {
 			errs = append(errs, s.learnInventory(ctx, account))
 		}
 	}

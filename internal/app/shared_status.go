@@ -76,7 +76,7 @@ func (a *App) isUnread(seen scheduled) bool {
 // their sealed answer.
 func (a *App) countTokens(view *status.Replicas) {
 	prefers, works := make(map[string]int), make(map[string][]string)
-	for _, t := range a.inForce().Tokens {
+	for _, t := range a.InForce().Tokens {
 		seen, _ := a.engine.view(t.Name)
 		prefers[a.sharing.room.First(t.Name, seen.record)]++
 		if hold := seen.record.Hold; hold != nil {

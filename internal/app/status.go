@@ -30,7 +30,7 @@ const beatBound = 90 * time.Second
 
 // Tokens implements [httpapi.Source] and [admin.Daemon].
 func (a *App) Tokens() []status.Token {
-	tokens := a.inForce().Tokens
+	tokens := a.InForce().Tokens
 	all := make([]status.Token, 0, len(tokens))
 	for _, t := range tokens {
 		all = append(all, a.show(t))
@@ -45,8 +45,8 @@ func (a *App) ChoreAt(name string) time.Time {
 	return seen.chore
 }
 
-// inForce returns the configuration in force.
-func (a *App) inForce() *config.Config {
+// InForce returns the configuration in force, which must not be changed.
+func (a *App) InForce() *config.Config {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.config
@@ -54,7 +54,7 @@ func (a *App) inForce() *config.Config {
 
 // Token implements [httpapi.Source] and [admin.Daemon].
 func (a *App) Token(name string) (status.Token, bool) {
-	tokens := a.inForce().Tokens
+	tokens := a.InForce().Tokens
 	i, ok := slices.BinarySearchFunc(tokens, name, compareName)
 	if !ok {
 		return status.Token{}, false
@@ -64,7 +64,7 @@ func (a *App) Token(name string) (status.Token, bool) {
 
 // TokensAfter implements [httpapi.Source] and [admin.Daemon].
 func (a *App) TokensAfter(name string, n int) []status.Token {
-	tokens := a.inForce().Tokens
+	tokens := a.InForce().Tokens
 	i, ok := slices.BinarySearchFunc(tokens, name, compareName)
 	if ok {
 		i++
@@ -90,7 +90,7 @@ func (a *App) token(name string) status.Token {
 
 // States implements [httpapi.Source].
 func (a *App) States() iter.Seq[*status.Token] {
-	tokens := a.inForce().Tokens
+	tokens := a.InForce().Tokens
 	return func(yield func(*status.Token) bool) {
 		var s status.Token
 		for _, t := range tokens {
@@ -193,7 +193,7 @@ func (a *App) mendLast(s status.Token, seen scheduled) []status.ToDo {
 		if strings.HasPrefix(c.Subject, "vault:") && slices.Contains([]string{"sealed", "unreachable", "timeout", "server_error"}, c.Reason) {
 			c.Name, c.Subject = status.CheckVault, ""
 		}
-		c.Place = placeOf(c, a.inForce())
+		c.Place = placeOf(c, a.InForce())
 		return status.StepsOf(c)
 	}
 	return nil
@@ -291,7 +291,7 @@ func (a *App) showWatch(s *status.Token, t config.Token, seen scheduled) {
 	if refused := record.RefusedInUse; refused != nil && seen.token.VerifyEvery > 0 {
 		s.RefusedInUse = &status.RefusedInUse{Since: refused.Since, Error: refused.Error}
 	}
-	if a.inForce().WatchEvery == 0 {
+	if a.InForce().WatchEvery == 0 {
 		return
 	}
 	s.Findings = findingsOf(record, t.Sinks)
@@ -502,7 +502,7 @@ func (a *App) inHand(s pending.Sealed) (bool, error) {
 // LookAtVault implements [admin.Daemon].
 func (a *App) LookAtVault(ctx context.Context) []admin.Finding {
 	var all []admin.Finding
-	for _, f := range doctor.Sinks(ctx, a.inForce(), a.session) {
+	for _, f := range doctor.Sinks(ctx, a.InForce(), a.session) {
 		all = append(all, admin.Finding{Level: string(f.Level), Code: string(f.Code), Subject: f.Subject, Message: f.Message, Advice: f.Advice})
 	}
 	return all

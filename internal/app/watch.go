@@ -105,7 +105,7 @@ func newWatch(a *App) *watch {
 
 // watchSinks starts to watch.
 func (a *App) watchSinks() {
-	a.watch.set(a.inForce())
+	a.watch.set(a.InForce())
 	a.background("watching sinks", func(ctx context.Context) {
 		a.watch.queue.Run(ctx, func(key string, _ time.Time) { a.watch.fire(ctx, key) }, nil)
 		a.watch.looks.Wait()

@@ -8,6 +8,7 @@
 package config
 
 import (
+	"crypto/sha256"
 	"time"
 
 	"rotatord/internal/scheduler"
@@ -53,7 +54,8 @@ type Config struct {
 	// file. See Lint for those that depend on the date.
 	Warnings []Fault
 
-	notes notes
+	notes  notes
+	digest [sha256.Size]byte // of the file's content; zero if it was read from no file
 }
 
 // Log says how to log.

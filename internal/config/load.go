@@ -2,6 +2,7 @@ package config
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"reflect"
@@ -20,12 +21,25 @@ func Load(path string) (*Config, error) { return LoadWithin(context.Background()
 
 // LoadWithin is Load that gives up when ctx ends. It never takes much longer than
 // [smallfile.Wait], whatever the file is.
-func LoadWithin(ctx context.Context, path string) (*Config, error) {
+func LoadWithin(ctx context.Context, path string) (*Config, error) { return LoadAgain(ctx, path, nil) }
+
+// LoadAgain is LoadWithin that returns inForce itself if it was read from this file with the same content: to read a large
+// file needs much memory and seconds.
+func LoadAgain(ctx context.Context, path string, inForce *Config) (*Config, error) {
 	data, err := smallfile.ReadOrPipe(ctx, path, smallfile.MaxConfig)
 	if err != nil {
 		return nil, fmt.Errorf("the configuration: %w (--config FILE says which file it is)", err)
 	}
-	return Parse(path, data)
+	digest := sha256.Sum256(data)
+	if inForce != nil && inForce.File == path && inForce.digest == digest {
+		return inForce, nil
+	}
+	c, err := Parse(path, data)
+	if err != nil {
+		return nil, err
+	}
+	c.digest = digest
+	return c, nil
 }
 
 // Parse checks data as the content of filename, which is used in messages only. The
