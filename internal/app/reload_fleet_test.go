@@ -175,6 +175,13 @@ func TestReloadOfAnUnchangedFile(t *testing.T) {
 			t.Errorf("%d tokens: a file without a change was read again", n)
 		}
 		allocated[n] = testing.AllocsPerRun(3, func() { must(a.reload(t.Context(), c)) })
+		if n == 50 { // a directory of a file is another one
+			must(os.Symlink(t.TempDir(), filepath.Join(dir, "7")))
+			if c := load(before, text); c == before {
+				t.Error("a directory of files has changed, and the file was not checked again")
+			}
+			must(os.Remove(filepath.Join(dir, "7")))
+		}
 		if c := load(before, strings.Replace(text, "listen: 127.0.0.1:0", "listen: 127.0.0.1:1", 1)); c == before || a.Reload(t.Context(), c) == nil {
 			t.Errorf("%d tokens: another address was taken over", n)
 		}

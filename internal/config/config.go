@@ -54,8 +54,9 @@ type Config struct {
 	// file. See Lint for those that depend on the date.
 	Warnings []Fault
 
-	notes  notes
-	digest [sha256.Size]byte // of the file's content; zero if it was read from no file
+	notes   notes
+	digest  [sha256.Size]byte // of the file's content; zero if it was read from no file
+	folders [sha256.Size]byte // see folders.digest
 }
 
 // Log says how to log.

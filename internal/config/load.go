@@ -23,15 +23,15 @@ func Load(path string) (*Config, error) { return LoadWithin(context.Background()
 // [smallfile.Wait], whatever the file is.
 func LoadWithin(ctx context.Context, path string) (*Config, error) { return LoadAgain(ctx, path, nil) }
 
-// LoadAgain is LoadWithin that returns inForce itself if it was read from this file with the same content: to read a large
-// file needs much memory and seconds.
+// LoadAgain is LoadWithin that returns inForce itself if it was read from this file with the same content, and if the
+// directories of its files are the same ones: to read a large file needs much memory and seconds.
 func LoadAgain(ctx context.Context, path string, inForce *Config) (*Config, error) {
 	data, err := smallfile.ReadOrPipe(ctx, path, smallfile.MaxConfig)
 	if err != nil {
 		return nil, fmt.Errorf("the configuration: %w (--config FILE says which file it is)", err)
 	}
 	digest := sha256.Sum256(data)
-	if inForce != nil && inForce.File == path && inForce.digest == digest {
+	if inForce != nil && inForce.File == path && inForce.digest == digest && inForce.folders == make(folders).digest(inForce.Tokens) {
 		return inForce, nil
 	}
 	c, err := Parse(path, data)
@@ -88,7 +88,7 @@ func newChecker(filename string, f *file) *checker {
 		},
 		cfg:      &Config{File: filename},
 		places:   make(map[place]placedWriter, f.count),
-		folders:  map[string]string{},
+		folders:  folders{},
 		twins:    make(map[twin]twinPlace, f.count),
 		gaps:     map[gapKey]gap{},
 		applied:  map[string]bool{},
@@ -113,6 +113,7 @@ func (c *checker) config() (*Config, error) {
 	}
 	c.cfg.Warnings = ordered(c.warnings)
 	c.takeNotes()
+	c.cfg.folders = c.folders.digest(c.cfg.Tokens)
 	return c.cfg, nil
 }
 
@@ -129,7 +130,7 @@ type checker struct {
 	needKubernetes string         // the same for the API server of a cluster
 	files          fileSinks
 	places         map[place]placedWriter // the sinks so far, by what each writes to
-	folders        map[string]string      // what the directories of files are known by; see FileSink.writesTo
+	folders        folders                // of the sinks so far
 	twins          map[twin]twinPlace     // the service tokens so far
 	keys           []entryKey             // of the entries of cfg.Tokens, in the order of the file
 	commands       []placedCommand        // the programs of hooks that tokens have

@@ -2,6 +2,7 @@ package config
 
 import (
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"io/fs"
 	"os"
@@ -49,12 +50,37 @@ func (f *FileSink) Place() string { return f.Path }
 // the name in it. A directory that does not exist yet is known by its path.
 func (f *FileSink) writesTo(c *checker) place {
 	dir, name := filepath.Split(f.Path)
-	folder, known := c.folders[dir]
-	if !known {
+	return place{c.folders.of(dir), name}
+}
+
+// folders are what directories of files are known by. Each is looked at once.
+type folders map[string]string
+
+func (known folders) of(dir string) string {
+	folder, ok := known[dir]
+	if !ok {
 		folder = "file:" + folderOf(dir)
-		c.folders[dir] = folder
+		known[dir] = folder
 	}
-	return place{folder, name}
+	return folder
+}
+
+// digest tells whether the directories of the files of tokens are known by the same as before.
+func (known folders) digest(tokens []Token) (sum [sha256.Size]byte) {
+	told := make(map[string]bool)
+	h := sha256.New()
+	for _, t := range tokens {
+		for _, s := range t.Sinks {
+			if f, ok := s.(*FileSink); ok {
+				if dir, _ := filepath.Split(f.Path); !told[dir] {
+					told[dir] = true
+					_, _ = fmt.Fprintf(h, "%q %q\n", dir, known.of(dir))
+				}
+			}
+		}
+	}
+	h.Sum(sum[:0])
+	return sum
 }
 
 // folderOf returns what a directory is known by, with a slash at its end.
