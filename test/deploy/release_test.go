@@ -24,6 +24,9 @@ import (
 	"helm.sh/helm/v4/pkg/chart/v2/loader"
 )
 
+// largestBinary is how many bytes the binary may have, with every sink and every way to log in.
+const largestBinary = 31_000_000
+
 // TestRelease builds a release of the last commit. The script itself builds everything twice, in two
 // directories, and fails if the two differ.
 func TestRelease(t *testing.T) {
@@ -78,6 +81,12 @@ func TestRelease(t *testing.T) {
 	version, err := exec.CommandContext(t.Context(), binary, "version").CombinedOutput()
 	if err != nil || !strings.HasPrefix(string(version), "rotatord v0.0.1-test (revision ") {
 		t.Errorf("version says %q, %v", version, err)
+	}
+	// What is downloaded to each node, and read by each start. See docs/benchmarks.md.
+	if info, err := os.Stat(binary); err != nil {
+		t.Error(err)
+	} else if info.Size() > largestBinary {
+		t.Errorf("the binary has %d bytes, more than %d: find what became larger with go tool nm -size -sort size", info.Size(), largestBinary)
 	}
 	program, err := elf.Open(binary)
 	if err != nil {
