@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -174,7 +175,10 @@ func TestReloadOfAnUnchangedFile(t *testing.T) {
 		if c != before {
 			t.Errorf("%d tokens: a file without a change was read again", n)
 		}
-		allocated[n] = testing.AllocsPerRun(3, func() { must(a.reload(t.Context(), c)) })
+		allocated[n] = math.Inf(1)
+		for range 5 { // what the test binary does meanwhile is counted, too
+			allocated[n] = min(allocated[n], testing.AllocsPerRun(1, func() { must(a.reload(t.Context(), c)) }))
+		}
 		if n == 50 { // a directory of a file is another one
 			must(os.Symlink(t.TempDir(), filepath.Join(dir, "7")))
 			if c := load(before, text); c == before {

@@ -34,7 +34,7 @@ func (l *Local) LoadAll(_ context.Context, tokens []string) ([]rotation.Record, 
 // Unfinished implements [rotation.FleetLedger]. Every value is compared with its checksum, and only those are decoded that
 // can have a step.
 func (l *Local) Unfinished(context.Context) (all []rotation.Record, err error) {
-	err = l.each(func(_ string, value []byte) bool { return bytes.Contains(value, stepField) }, func(r rotation.Record) {
+	err = l.each(func(_, value []byte) bool { return bytes.Contains(value, stepField) }, func(r rotation.Record) {
 		if r.Step != rotation.StepIdle {
 			all = append(all, r)
 		}
@@ -48,19 +48,21 @@ var stepField = []byte(`"step":`)
 
 // Each implements [rotation.FleetLedger].
 func (l *Local) Each(_ context.Context, wanted func(token string) bool, do func(rotation.Record)) error {
-	return l.each(func(token string, _ []byte) bool { return wanted(token) }, do)
+	return l.each(func(token, _ []byte) bool { return wanted(string(token)) }, do)
 }
 
 // each calls do with the records that are wanted, after it has compared every value with its checksum.
-func (l *Local) each(wanted func(token string, value []byte) bool, do func(rotation.Record)) error {
+func (l *Local) each(wanted func(token, value []byte) bool, do func(rotation.Record)) error {
 	n := 0
 	defer func() { l.touched(n) }()
 	return l.db.View(func(tx *bbolt.Tx) error {
 		return tx.Bucket(ledgerBucket).ForEach(func(k, v []byte) error {
 			n++
-			if !wanted(string(k), v) {
-				_, err := checkedValue(string(k), v)
-				return err
+			if !wanted(k, v) {
+				if _, err := checked(v); err != nil {
+					return damagedRecord(string(k), err)
+				}
+				return nil
 			}
 			r, err := l.decode(string(k), v)
 			if err == nil {
@@ -84,9 +86,13 @@ func (l *Local) Decoded() int64 { return l.decoded.Load() }
 func checkedValue(token string, value []byte) ([]byte, error) {
 	b, err := checked(value)
 	if err != nil {
-		err = fmt.Errorf("the ledger record of %s in %s is damaged: %w: restore the state directory from a backup", token, FileName, err)
+		err = damagedRecord(token, err)
 	}
 	return b, err
+}
+
+func damagedRecord(token string, err error) error {
+	return fmt.Errorf("the ledger record of %s in %s is damaged: %w: restore the state directory from a backup", token, FileName, err)
 }
 
 // revisionOf returns the revision of the record in a value, after it has compared the value with its checksum; 0 for nil. It
