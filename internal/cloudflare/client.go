@@ -106,13 +106,15 @@ func readTransport() *http.Transport { return outbound.Transport() }
 
 // Ready implements [rotation.Issuer].
 func (c *Client) Ready(ctx context.Context) error {
-	if _, err := c.readLogin(ctx); err != nil {
-		return &rotation.IssuerError{Class: rotation.NotCarriedOut, Operation: "rotate", Err: err}
+	if c.clock.missing() > 0 {
+		if _, err := c.readLogin(ctx); err != nil {
+			return &rotation.IssuerError{Class: rotation.NotCarriedOut, Operation: "rotate", Err: err}
+		}
+		if err := c.ReadClock(ctx); err != nil {
+			return err
+		}
 	}
-	if err := c.ReadClock(ctx); err != nil {
-		return err
-	}
-	if err := c.admit(ctx, "rotate"); err != nil {
+	if err := c.admit(ctx, "rotate"); err != nil { // it reads the credential as it is now
 		return err
 	}
 	if apart, ok := c.Apart(); ok && apart > MaxApart {
