@@ -27,9 +27,16 @@ var unchecked = []string{".git", ".tools", "bin", "dist", "CHANGELOG.md", "LICEN
 
 // word is a row of the glossary's last table.
 type word struct {
+	plain   []string // its phrases, as plain returns them
 	pattern *regexp.Regexp
 	better  string
 	allowed *regexp.Regexp // nil: nowhere
+}
+
+// plain returns a text in lower case, with one space wherever a phrase may be broken. To look for a phrase in that is a
+// hundred times faster than the pattern, and most texts have none.
+func plain(text string) string {
+	return strings.ToLower(strings.Join(strings.FieldsFunc(text, func(r rune) bool { return strings.ContainsRune("\t\n\f\r /*#", r) }), " "))
 }
 
 // phrases returns a pattern that matches each of some phrases, also across a line break.
@@ -91,7 +98,13 @@ func avoidedWords(t *testing.T) (words []word) {
 		if len(row) != 3 {
 			t.Fatalf("docs/glossary.md: a row has %d cells and not 3: %q", len(row), row)
 		}
-		words = append(words, word{phrases(row[0]), row[1], phrases(row[2])})
+		var list []string
+		for phrase := range strings.SplitSeq(row[0], ",") {
+			if phrase = plain(phrase); phrase != "" {
+				list = append(list, phrase)
+			}
+		}
+		words = append(words, word{list, phrases(row[0]), row[1], phrases(row[2])})
 	}
 	return words
 }
@@ -144,7 +157,11 @@ type fault struct {
 
 func faults(words []word, found []text) (list []fault) {
 	for _, part := range found {
+		body := plain(part.body)
 		for _, w := range words {
+			if !slices.ContainsFunc(w.plain, func(phrase string) bool { return strings.Contains(body, phrase) }) {
+				continue
+			}
 			var allowed [][]int
 			if w.allowed != nil {
 				allowed = w.allowed.FindAllStringIndex(part.body, -1)
@@ -233,7 +250,8 @@ func somebody() string { return "is no time zone" }
 
 // TestGlossary checks that code or other documents use every term.
 func TestGlossary(t *testing.T) {
-	var used strings.Builder
+	type file struct{ plain, body string }
+	var files []file
 	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -249,7 +267,7 @@ func TestGlossary(t *testing.T) {
 			return nil
 		}
 		content, err := os.ReadFile(path)
-		used.Write(content)
+		files = append(files, file{plain(string(content)), string(content)})
 		return err
 	})
 	if err != nil {
@@ -266,7 +284,8 @@ func TestGlossary(t *testing.T) {
 				t.Errorf("docs/glossary.md: %q is there twice", term)
 			}
 			seen[term] = true
-			if !phrases(term + "," + term + "s").MatchString(used.String()) {
+			pattern, phrase := phrases(term+","+term+"s"), plain(term)
+			if !slices.ContainsFunc(files, func(f file) bool { return strings.Contains(f.plain, phrase) && pattern.MatchString(f.body) }) {
 				t.Errorf("docs/glossary.md: %q is used nowhere else", term)
 			}
 		}
