@@ -88,8 +88,7 @@ test: tools ## all tests: the product with the race detector, deploy/, and again
 	(set -x; go test -race ./...) || failed=yes; \
 	wait $$servers || failed=yes; \
 	[[ -z $$failed ]]
-	go test -run 'FlippedBits|DamagedHeaders' ./internal/statedir
-	go test -run ISC ./internal/scheduler
+	go test -run 'FlippedBits|DamagedHeaders|ISC|ArrivalsWithin|SteadyNeighbour|RandomTraffic' ./internal/statedir ./internal/scheduler ./internal/admission
 	go test -run TestSharedMachine ./internal/rotation -shared.seeds 1000
 	go test -tags failpoint -run 'Parse|Process' ./internal/failpoint
 	cd tools/mixin && go test -count=1 ./...

@@ -32,7 +32,7 @@ func fullestSecond(at []time.Time) int {
 // TestArrivalsWithinASecond: requests that a slow disk delays between their admission and their sending leave together
 // when it answers, and each is on its way for another time. Still Cloudflare never sees more than it allows.
 func TestArrivalsWithinASecond(t *testing.T) {
-	for seed := range uint64(20) {
+	for seed := range seeds() {
 		synctest.Test(t, func(t *testing.T) {
 			random := rand.New(rand.NewPCG(seed, 1))
 			upTo := func(d time.Duration) time.Duration { return time.Duration(random.Int64N(int64(d) + 1)) }
@@ -42,7 +42,7 @@ func TestArrivalsWithinASecond(t *testing.T) {
 			var mu sync.Mutex
 			var arrived []time.Time
 			var workers sync.WaitGroup
-			const credentials, each = 10, 100
+			const credentials, each = 10, 50
 			for i := range credentials {
 				b := budgets.Join(1000).Budget(Key{BaseURL: "https://api.cloudflare.com/client/v4", Credential: secret.New(string(rune('a' + i))).Digest()})
 				for range each {
