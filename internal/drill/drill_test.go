@@ -8,8 +8,6 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -79,9 +77,9 @@ func load(t *testing.T, text string) *config.Config {
 // rotatord builds the program.
 func rotatord(t *testing.T) drill.Program {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "rotatord")
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", path, "rotatord/cmd/rotatord").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
+	path, err := drill.BuildProgram()
+	if err != nil {
+		t.Fatal(err)
 	}
 	return drill.Program{Path: path, Name: "rotatord"}
 }

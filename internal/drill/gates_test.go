@@ -3,8 +3,6 @@ package drill
 import (
 	"net/http"
 	"net/http/httptest"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -18,9 +16,9 @@ func TestKillAtTheWrongMoment(t *testing.T) {
 		t.Skip("it builds the program")
 	}
 	t.Parallel()
-	program := filepath.Join(t.TempDir(), "rotatord")
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", program, "rotatord/cmd/rotatord").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
+	program, err := BuildProgram()
+	if err != nil {
+		t.Fatal(err)
 	}
 	d := disaster{
 		name: "kill at the probe", killedAt: rotation.StepSealed,

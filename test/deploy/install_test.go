@@ -8,16 +8,6 @@ import (
 	"testing"
 )
 
-// builtBinary is the binary as `make build` leaves it.
-func builtBinary(t *testing.T) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "rotatord")
-	if out, err := run(t, "go", "build", "-C", root, "-o", path, "./cmd/rotatord"); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	return path
-}
-
 // installed are the files below a directory with their modes.
 func installed(t *testing.T, dir string) map[string]fs.FileMode {
 	t.Helper()

@@ -192,7 +192,7 @@ func (k *kubelet) prepare(t *testing.T, d deployment) {
 	if err := os.Chmod(k.root, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	binary, err := os.ReadFile(builtStatic(t))
+	binary, err := os.ReadFile(builtBinary(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -338,12 +338,15 @@ func (k *kubelet) exec(t *testing.T, args ...string) string {
 // vaultServer is a real Vault.
 type vaultServer struct{ address, token string }
 
-var builtVault = program.Build("vaultd", "./test/vaultd", nil)
+var (
+	builtVault    = program.Build("vaultd", "./test/vaultd", nil)
+	builtRotatord = program.Rotatord()
+)
 
-// builtStatic is the binary as the image has it.
-func builtStatic(t *testing.T) string {
+// builtBinary is the binary as `make build` leaves it, and as the image has it.
+func builtBinary(t *testing.T) string {
 	t.Helper()
-	path, err := program.Rotatord()()
+	path, err := builtRotatord()
 	if err != nil {
 		t.Fatal(err)
 	}
