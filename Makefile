@@ -89,7 +89,7 @@ test: tools ## all tests: the product with the race detector, deploy/, and again
 	wait $$servers || failed=yes; \
 	[[ -z $$failed ]]
 	go test -run 'FlippedBits|DamagedHeaders|ISC|ArrivalsWithin|SteadyNeighbour|RandomTraffic' ./internal/statedir ./internal/scheduler ./internal/admission
-	go test -run TestSharedMachine ./internal/rotation -shared.seeds 1000
+	go test -run 'TestSharedMachine|HooksInARandomWorld|NoConsumerIsStranded|OwedReissueKeeps|ForThirtyDays' ./internal/rotation -shared.seeds 1000
 	go test -tags failpoint -run 'Parse|Process' ./internal/failpoint
 	cd tools/mixin && go test -count=1 ./...
 	cd bench && go test -count=1 ./...

@@ -2,9 +2,12 @@
 
 package rotation_test
 
-// The race detector makes TestMachine ten times slower. A thousand scenarios are enough for it, because nearly
-// everything in them runs in one goroutine.
+// The race detector makes random scenarios ten times slower. A part of them is enough for it, because nearly
+// everything in them runs in one goroutine. All but those of TestMachine are run in full by make test, without it.
 //
 // The world of TestSharedMachine is not made for it: its replicas and what strikes them share hosts without a lock, because
 // in simulated time they never run at once. make test runs it without the detector.
-func init() { machineChecks, sharedChecks = "1000", 0 }
+func init() {
+	machineChecks, sharedChecks = "1000", 0
+	hookWorlds, strandedChecks, longTimes = 150, "15", false
+}
