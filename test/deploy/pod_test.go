@@ -339,7 +339,7 @@ func (k *kubelet) exec(t *testing.T, args ...string) string {
 type vaultServer struct{ address, token string }
 
 var (
-	builtVault    = program.Build("vaultd", "./test/vaultd", nil)
+	builtVault    = program.Build("vaultd", "./test/vaultd")
 	builtRotatord = program.Rotatord()
 )
 

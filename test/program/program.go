@@ -28,14 +28,12 @@ import (
 const Patience = 2 * time.Minute
 
 // Rotatord returns a function that builds the daemon as `make build` does, with these build tags: see
-// [Build]. The flags are the same for every test, so that the dependencies are compiled once for all of them.
+// [Build].
 func Rotatord(tags ...string) func() (string, error) {
-	name, flags := "rotatord", []string{"-trimpath"}
-	if len(tags) > 0 {
-		name += "-" + strings.Join(tags, "-")
-		flags = append(flags, "-tags", strings.Join(tags, ","))
+	if len(tags) == 0 {
+		return Build("rotatord", "./cmd/rotatord")
 	}
-	return Build(name, "./cmd/rotatord", append([]string{"CGO_ENABLED=0"}, os.Environ()...), flags...)
+	return Build("rotatord-"+strings.Join(tags, "-"), "./cmd/rotatord", "-tags", strings.Join(tags, ","))
 }
 
 // Repository returns the root of the repository: the nearest directory above the test that contains this package.
@@ -58,9 +56,10 @@ func Repository() (string, error) {
 // program. pkg is a directory of the repository that starts with "./"; it is built in the module that it
 // belongs to.
 //
+// Each program is built as the daemon is, so that what several need is compiled once, also for `make check`.
 // The linker runs only if something has changed since another test process built the program: go build
 // keeps a program that is up to date. The test gets a copy, so that no later build changes it.
-func Build(name, pkg string, env []string, flags ...string) func() (string, error) {
+func Build(name, pkg string, flags ...string) func() (string, error) {
 	return sync.OnceValues(func() (string, error) {
 		repository, err := Repository()
 		if err != nil {
@@ -78,8 +77,8 @@ func Build(name, pkg string, env []string, flags ...string) func() (string, erro
 		if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
 			return "", err
 		}
-		cmd := exec.Command("go", slices.Concat([]string{"build"}, flags, []string{"-o", kept, "."})...)
-		cmd.Env = env
+		cmd := exec.Command("go", slices.Concat([]string{"build", "-trimpath"}, flags, []string{"-o", kept, "."})...)
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 		cmd.Dir = filepath.Join(repository, pkg)
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return "", fmt.Errorf("building %s: %w\n%s", name, err, out)

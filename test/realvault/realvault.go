@@ -36,7 +36,7 @@ type Vault struct {
 }
 
 // binary is built once for each test process.
-var binary = program.Build("vaultd", "./test/vaultd", nil)
+var binary = program.Build("vaultd", "./test/vaultd")
 
 // Binary returns the path of the built server.
 func Binary(t testing.TB) string {

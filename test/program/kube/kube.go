@@ -60,10 +60,10 @@ type Server struct {
 // The programs are built once for each test process. With these flags a vet of their modules finds what was
 // compiled. The first build of the API server takes minutes.
 var (
-	etcdBinary = program.Build("etcd", "./test/kube/etcd", nil, "-ldflags=-s -w")
-	apiBinary  = program.Build("kube-apiserver", "./test/kube/apiserver", nil, "-ldflags=-s -w")
+	etcdBinary = program.Build("etcd", "./test/kube/etcd", "-ldflags=-s -w")
+	apiBinary  = program.Build("kube-apiserver", "./test/kube/apiserver", "-ldflags=-s -w")
 	// controllerBinary is built only by tests that ask for it: it takes as long again.
-	controllerBinary = program.Build("kube-controller-manager", "./test/kube/controllers", nil, "-ldflags=-s -w")
+	controllerBinary = program.Build("kube-controller-manager", "./test/kube/controllers", "-ldflags=-s -w")
 )
 
 // Start makes a new store and API server and waits until it is ready. Both end with the test.
