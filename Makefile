@@ -74,10 +74,11 @@ E2E := cd test && go test -count=1 -timeout 25m ./... rotatord/test/program/...
 
 # All but the race detector compiles as `make build` does, and builds the program first: a package is compiled once, and not
 # for each way to call go. Two go commands that need the same package at the same time both compile it.
+FLAGS := $(shell go env GOFLAGS 2>/dev/null)
 COMPILED_ONCE := check-generated check-vaultd check-vet check-static check-fix check-vuln test e2e
 $(COMPILED_ONCE): export CGO_ENABLED := 0
-$(COMPILED_ONCE): export GOFLAGS := $(strip $(shell go env GOFLAGS) -trimpath)
-RACE := CGO_ENABLED=1 GOFLAGS='$(shell go env GOFLAGS)' go test -race
+$(COMPILED_ONCE): export GOFLAGS := $(strip $(FLAGS) -trimpath)
+RACE := CGO_ENABLED=1 GOFLAGS='$(FLAGS)' go test -race
 
 # The servers that tests run, as test/program builds them. A test finds them up to date: it has no minutes for that.
 BUILD := mkdir -p .tools/test; build() { \
