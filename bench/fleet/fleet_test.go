@@ -259,6 +259,9 @@ func TestDocuments(t *testing.T) {
 			t.Errorf("%s: %v", p.page, err)
 			continue
 		}
+		if strings.Contains(text, notMeasured) {
+			t.Errorf("%s: a cell of the part %q is not measured: run make bench FULL=1 UPDATE=1", p.page, p.name)
+		}
 		if p.name == "machine" {
 			if !strings.Contains(text, " cores, ") {
 				t.Errorf("%s does not say on what it was measured: run make bench FULL=1 UPDATE=1", p.page)
