@@ -9,7 +9,10 @@ import (
 )
 
 // queueSize is how many events wait for a queued subscriber at most. A rotation has about fifteen.
-const queueSize = 1024
+const queueSize = 4096
+
+// paceOf is by how many events it is seen how fast a queued subscriber is.
+const paceOf = 64
 
 // Stream hands events to subscribers. See the package comment for what it guarantees. It is safe for
 // concurrent use. A subscriber must not publish. A nil Stream has no subscribers.
@@ -99,7 +102,7 @@ type queue struct {
 	mu      sync.Mutex
 	waiting []queued
 	drops   int           // since the last event that was handled
-	behind  bool          // its patience ended once: it is not waited for until the queue is empty
+	behind  bool          // its patience ended once: it is not waited for until what waits would be handled within that time
 	idle    chan struct{} // closed when the goroutine ends; nil while there is none
 }
 
@@ -141,7 +144,8 @@ func (q *queue) put(e Event) {
 
 // drain handles what waits until nothing does.
 func (q *queue) drain() {
-	for {
+	began := time.Now() // when the last paceOf events began
+	for n := 1; ; n++ {
 		q.mu.Lock()
 		if len(q.waiting) == 0 {
 			q.behind = false
@@ -149,6 +153,12 @@ func (q *queue) drain() {
 			q.idle = nil
 			q.mu.Unlock()
 			return
+		}
+		if n%paceOf == 0 {
+			// Rotations that end together can keep the queue from being empty for minutes, and would fill it if they did not wait.
+			each := time.Since(began) / paceOf
+			q.behind = q.behind && each*time.Duration(len(q.waiting)) > q.patience/2
+			began = time.Now()
 		}
 		one, drops := q.waiting[0], q.drops
 		q.waiting, q.drops = q.waiting[1:], 0

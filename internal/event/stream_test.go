@@ -107,7 +107,7 @@ func TestStalledSubscriber(t *testing.T) {
 			slow.add(e)
 		})).Queued(100*time.Millisecond, func(n int) { dropped += n })
 		s := event.NewStream(time.Now, nil, stalled, other.subscriber("other"))
-		const n = 3000
+		const n = 10_000
 		began := time.Now()
 		for i := range n {
 			tell(s, fmt.Sprint(i))
@@ -158,6 +158,38 @@ func TestWithoutPatience(t *testing.T) {
 	})
 }
 
+// TestFastAgain: a subscriber that has stalled once is waited for again as soon as it is fast again, also while there is always
+// something in its queue. Otherwise those who publish without a pause would fill it, and events of a working disk would be lost.
+func TestFastAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var handled, dropped int
+		subscriber := event.NewSubscriber("record", event.All(func(event.Event) {
+			if handled++; handled == 1 {
+				time.Sleep(1100 * time.Millisecond)
+			}
+			time.Sleep(100 * time.Microsecond)
+		})).Queued(time.Second, func(n int) { dropped += n })
+		s := event.NewStream(time.Now, nil, subscriber)
+		const publishers, each = 200, 200
+		var all sync.WaitGroup
+		for range publishers {
+			all.Go(func() {
+				for range each {
+					tell(s, "ci")
+					time.Sleep(10 * time.Millisecond) // together twice as many as it can handle
+				}
+			})
+		}
+		all.Wait()
+		if err := s.Flush(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if handled != publishers*each || dropped != 0 {
+			t.Errorf("%d of %d events were handled, %d were dropped", handled, publishers*each, dropped)
+		}
+	})
+}
+
 // TestLeftOut: an event that a queued subscriber leaves out takes no place in its queue, and does not wait for it: in the log each
 // step of a rotation that is only shown for debugging, in the record what is not recorded.
 func TestLeftOut(t *testing.T) {
@@ -181,7 +213,7 @@ func TestLeftOut(t *testing.T) {
 				began := time.Now()
 				go tell(s, "handled")
 				synctest.Wait()
-				for range 2000 {
+				for range 10_000 {
 					s.Tell("left out", event.Daemon, event.PhaseEnded{Phase: event.PhaseSeal})
 				}
 				if took := time.Since(began); took != 0 {
