@@ -12,7 +12,8 @@ func TestDocumentedLimits(t *testing.T) {
 	for page, texts := range map[string][]string{
 		"rotation-cycle.md": {
 			fmt.Sprintf("at most %d rotations of an account are in progress at once, and at most %d of all accounts together", maxActive, maxTotal),
-			fmt.Sprintf("gets more: %d of an account, %d of all", maxActive+2*maxUrgentMore, maxTotal+2*maxTotalUrgentMore),
+			fmt.Sprintf("gets more: %d of an account, %d of all", maxActive+maxUrgentMore, maxTotal+maxTotalUrgentMore),
+			fmt.Sprintf("for other accounts: %d of its account", maxActive+2*maxUrgentMore),
 		},
 		"sizing.md": {
 			fmt.Sprintf("and at most %d a second", perSecond),

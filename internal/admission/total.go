@@ -6,18 +6,18 @@ import (
 	"rotatord/internal/rotation"
 )
 
-// maxTotal is how many turns of all accounts may be active at once, beside the first turn of each account. Each turn
-// holds its memory, its goroutines and a connection, and all share one address, one disk and one Vault: thousands in
-// progress last longer than their claims, and not one is done earlier. It is what twenty accounts can have. Turns that operators order, or whose consumers may be cut off, may exceed it by
-// maxTotalUrgentMore.
+// maxTotal is how many turns of all accounts may be active at once. Each turn holds its memory, its goroutines and a
+// connection, and all share one address, one disk and one Vault: thousands in progress last longer than their claims, and
+// not one is done earlier. It is what twenty accounts can have. Turns that operators order may exceed it by
+// maxTotalUrgentMore. Where consumers may be cut off, an account has all its turns, whatever the others have.
 const (
 	maxTotal           = 640
 	maxTotalUrgentMore = maxTotal / 8
 )
 
-// Total bounds the active turns of all accounts. Once there are maxTotal, an account gets another turn only when
-// it has none, so no account waits for another one that hangs. Those that have more than an equal share
-// begin none until they have less. Total is safe for concurrent use. The zero value has no active turns.
+// Total bounds the active turns of all accounts. An account that has none always gets one, so accounts that hang stop no other
+// one. Once half of maxTotal is used, those that have more than an equal share begin none until they have less. Total is
+// safe for concurrent use. The zero value has no active turns.
 type Total struct {
 	mu       sync.Mutex
 	active   int
@@ -47,11 +47,11 @@ func (t *Total) begin(active int, u rotation.Urgency) bool {
 
 // room is fits. t.mu must be held.
 func (t *Total) room(active int, u rotation.Urgency) bool {
-	if active == 0 {
+	if active == 0 || u >= rotation.UrgencyEmergency {
 		return true
 	}
 	most := maxTotal + urgentMore(u, maxTotalUrgentMore)
-	return t.active < most && active < max(most/t.accounts, 1)
+	return t.active < most/2 || t.active < most && active < max(most/t.accounts, 1)
 }
 
 // end counts one active turn less of an account, which has that many left.

@@ -46,7 +46,7 @@ func TestTotal(t *testing.T) {
 				t.Errorf("account %d has none", i)
 			}
 		}
-		want := fmt.Sprintf("its turn: %d rotations are in progress, 1 of them of account last", given)
+		want := fmt.Sprintf("its turn: %d rotations are in progress, 1 of them of account last, and accounts share %d", given, maxTotal)
 		if got, _ := all[accounts-1].WaitsFor(Turn{Urgency: rotation.UrgencySlot}, "last"); got != want {
 			t.Errorf("a token of the last account waits for %q, want %q", got, want)
 		}
@@ -121,5 +121,51 @@ func TestTotalAndAccountsThatHang(t *testing.T) {
 		other.want(t, "before it asks again")
 		time.Sleep(time.Second)
 		other.want(t, "after others gave theirs back", 40)
+	})
+}
+
+// TestShareOfFewTurns: while little is in progress, an account is not held to an equal share, however many accounts have a turn.
+// An account whose consumers may be cut off has all its turns at any time.
+func TestShareOfFewTurns(t *testing.T) {
+	for accounts, want := range map[int]int{100: maxActive - 1, 250: maxActive - 1, 400: 0, 900: 0} {
+		synctest.Test(t, func(t *testing.T) {
+			_, all := fleetTurns(accounts)
+			for _, q := range all {
+				q.ask(0, Turn{Urgency: rotation.UrgencySlot})
+			}
+			for i := range 2 * maxActive {
+				all[0].ask(1+i, Turn{Urgency: rotation.UrgencySlot})
+				all[1].ask(1+i, Turn{Urgency: rotation.UrgencyEmergency})
+			}
+			if n := len(all[0].got()) - 1; n != want {
+				t.Errorf("%d accounts: %d more turns of an account, want %d", accounts, n, want)
+			}
+			if n := len(all[1].got()) - 1; n != maxActive+2*maxUrgentMore-1 {
+				t.Errorf("%d accounts: %d emergencies begin", accounts, n)
+			}
+		})
+	}
+}
+
+// TestEarlierOfTwoWaits: a delivery that waits for the turns of other accounts does not wait as long as a request that waits for
+// its budget.
+func TestEarlierOfTwoWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const others = 400
+		_, all := fleetTurns(others + 1)
+		one := all[others]
+		one.LimitBy(&limitedIssuer{until: time.Now().Add(time.Hour)})
+		for i, q := range all {
+			q.ask(i, Turn{Urgency: rotation.UrgencySlot, Local: true})
+		}
+		one.want(t, "at first", others)
+		one.ask(1, Turn{Urgency: rotation.UrgencySlot, Local: true})
+		one.ask(2, Turn{Urgency: rotation.UrgencySlot})
+		one.want(t, "without room")
+		for _, q := range all[:others/2] {
+			q.end()
+		}
+		time.Sleep(time.Second)
+		one.want(t, "with room", 1)
 	})
 }

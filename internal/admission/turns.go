@@ -48,6 +48,7 @@ type Turns struct {
 	rising   queue[*Turn] // the waiting turns that become more urgent at some time, by that time
 	asked    int
 	timer    *time.Timer
+	again    time.Time // when the timer fires; zero if it does not
 	delay    delay
 	closed   bool
 }
@@ -265,14 +266,21 @@ func urgentMore(u rotation.Urgency, more int) int {
 	return 0
 }
 
+// grantIn lets turns be given again after d, or earlier if that was asked for before.
 func (t *Turns) grantIn(d time.Duration) {
-	if t.timer != nil {
+	at := time.Now().Add(d)
+	switch {
+	case t.timer == nil:
+		t.timer = time.AfterFunc(d, func() {
+			t.mu.Lock()
+			defer t.mu.Unlock()
+			t.again = time.Time{}
+			t.grant()
+		})
+	case t.again.IsZero() || at.Before(t.again):
 		t.timer.Reset(d)
+	default:
 		return
 	}
-	t.timer = time.AfterFunc(d, func() {
-		t.mu.Lock()
-		defer t.mu.Unlock()
-		t.grant()
-	})
+	t.again = at
 }

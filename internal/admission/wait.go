@@ -74,7 +74,7 @@ func (t *Turns) WaitsFor(one Turn, account string) (what string, until time.Time
 	case !t.fits(&one):
 		return fmt.Sprintf("its turn: %d rotations of account %s are in progress", t.active, account), time.Time{}
 	case !t.total.fits(t.active, one.Urgency):
-		return fmt.Sprintf("its turn: %d rotations are in progress, %d of them of account %s", t.total.Active(), t.active, account), time.Time{}
+		return fmt.Sprintf("its turn: %d rotations are in progress, %d of them of account %s, and accounts share %d", t.total.Active(), t.active, account, maxTotal), time.Time{}
 	case one.Local || t.delay.delayReason == nil:
 		return "its turn", time.Time{}
 	}
