@@ -11,8 +11,13 @@ import (
 // queueSize is how many events wait for a queued subscriber at most. A rotation has about fifteen.
 const queueSize = 4096
 
-// paceOf is by how many events it is seen how fast a queued subscriber is.
-const paceOf = 64
+// paceOf is by how many events it is seen how fast a queued subscriber is. One that is too slow again within relapse after it was
+// fast has to be fast for twice as many, up to slowest times: a disk that stalls every few seconds may not delay each rotation.
+const (
+	paceOf  = 64
+	relapse = time.Minute
+	slowest = 1024
+)
 
 // Stream hands events to subscribers. See the package comment for what it guarantees. It is safe for
 // concurrent use. A subscriber must not publish. A nil Stream has no subscribers.
@@ -103,6 +108,9 @@ type queue struct {
 	waiting []queued
 	drops   int           // since the last event that was handled
 	behind  bool          // its patience ended once: it is not waited for until what waits would be handled within that time
+	needs   int           // how many times paceOf events it has to be fast for, to be waited for again
+	fast    int           // how many times in a row it was, since it was behind
+	since   time.Time     // when it was last waited for again
 	idle    chan struct{} // closed when the goroutine ends; nil while there is none
 }
 
@@ -137,7 +145,13 @@ func (q *queue) put(e Event) {
 	case <-one.done:
 	case <-patience.C:
 		q.mu.Lock()
-		q.behind = q.idle != nil
+		if q.idle != nil && !q.behind {
+			q.behind, q.fast = true, 0
+			if q.needs *= 2; time.Since(q.since) > relapse {
+				q.needs = 1
+			}
+			q.needs = min(q.needs, slowest)
+		}
 		q.mu.Unlock()
 	}
 }
@@ -156,9 +170,14 @@ func (q *queue) drain() {
 		}
 		if n%paceOf == 0 {
 			// Rotations that end together can keep the queue from being empty for minutes, and would fill it if they did not wait.
-			each := time.Since(began) / paceOf
-			q.behind = q.behind && each*time.Duration(len(q.waiting)) > q.patience/2
-			began = time.Now()
+			if each := time.Since(began) / paceOf; each*time.Duration(len(q.waiting)) <= q.patience/2 {
+				q.fast++
+			} else {
+				q.fast = 0
+			}
+			if began = time.Now(); q.behind && q.fast >= q.needs {
+				q.behind, q.since = false, began
+			}
 		}
 		one, drops := q.waiting[0], q.drops
 		q.waiting, q.drops = q.waiting[1:], 0

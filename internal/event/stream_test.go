@@ -190,6 +190,39 @@ func TestFastAgain(t *testing.T) {
 	})
 }
 
+// TestStallsAgainAndAgain: a subscriber that stalls every few hundred events does not delay rotations each time.
+func TestStallsAgainAndAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		handled := 0
+		subscriber := event.NewSubscriber("record", event.All(func(event.Event) {
+			if handled++; handled%400 == 0 {
+				time.Sleep(1500 * time.Millisecond)
+			}
+		})).Queued(time.Second, nil)
+		s := event.NewStream(time.Now, nil, subscriber)
+		var all sync.WaitGroup
+		var waited [200]time.Duration
+		for i := range waited {
+			all.Go(func() {
+				for began := time.Now(); time.Since(began) < 5*time.Minute; time.Sleep(200*time.Millisecond) {
+					at := time.Now()
+					tell(s, "ci")
+					waited[i] += time.Since(at)
+				}
+			})
+		}
+		all.Wait()
+		for i, w := range waited {
+			if w > 15*time.Second {
+				t.Errorf("publisher %d waited %s in five minutes", i, w)
+			}
+		}
+		if err := s.Flush(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // TestLeftOut: an event that a queued subscriber leaves out takes no place in its queue, and does not wait for it: in the log each
 // step of a rotation that is only shown for debugging, in the record what is not recorded.
 func TestLeftOut(t *testing.T) {
