@@ -103,6 +103,8 @@ test: tools ## all tests: the product with the race detector, deploy/, and again
 	[[ -z $$failed ]]
 	go test -run 'FlippedBits|DamagedHeaders|ISC|ArrivalsWithin|SteadyNeighbour|RandomTraffic' ./internal/statedir ./internal/scheduler ./internal/admission
 	go test -run 'TestSharedMachine|HooksInARandomWorld|NoConsumerIsStranded|OwedReissueKeeps|ForThirtyDays' ./internal/rotation -shared.seeds 1000
+	@# What the race detector cannot see: how much is allocated, and what takes too long under it.
+	go test -run 'DecodedOnce|BurstIsDone|StatesAreCheap|UnderTheLimit|RequestsForEachRotation|NoGarbage|ScrapeAllocates|ScrapeTakes|TestLives' ./internal/cloudflare ./internal/app ./internal/packed ./internal/httpapi
 	go test -tags failpoint -run 'Parse|Process' ./internal/failpoint
 	cd tools/mixin && go test -count=1 ./...
 	cd bench && go test -count=1 ./...
@@ -230,6 +232,7 @@ check-vet: ## go vet in every module
 		(cd $$m && pkgs=$(PACKAGES) && go vet $$pkgs) || { echo "go vet failed in $$m" >&2; exit 1; }; \
 	done
 	go vet -tags man ./cmd/rotatord
+	go vet -tags failpoint ./internal/failpoint
 
 .PHONY: check-static
 check-static: $(STATICCHECK) ## staticcheck in every module

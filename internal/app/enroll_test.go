@@ -46,10 +46,10 @@ func (l *fullDisk) SaveAll(context.Context, []rotation.Record) ([]rotation.Recor
 }
 
 // TestReloadWhileTheDiskIsFull: a reload that adds thousands of tokens while the disk is full keeps to a few writes at
-// once, tells of each token once, and schedules all of them once there is space.
+// once, tells of each token once an hour, and schedules all of them once there is space.
 func TestReloadWhileTheDiskIsFull(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		const n = 5000
+		const n = 500
 		ledger := &fullDisk{memoryLedger: newMemoryLedger()}
 		var log strings.Builder
 		a := &App{log: slog.New(slog.NewTextHandler(&log, nil)), now: time.Now}
@@ -73,6 +73,11 @@ func TestReloadWhileTheDiskIsFull(t *testing.T) {
 		}
 		if lines := strings.Count(log.String(), "is not scheduled yet"); lines != n {
 			t.Errorf("the log says %d times that a token is not scheduled", lines)
+		}
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if lines := strings.Count(log.String(), "is not scheduled yet"); lines != 2*n {
+			t.Errorf("after an hour the log says it %d times", lines)
 		}
 		ledger.mu.Lock()
 		ledger.space = true

@@ -81,11 +81,15 @@ func (e *engine) enrollReloaded(ctx context.Context, tokens []rotation.Token) {
 			idle = append(idle, token)
 		}
 	}
-	if records, err := e.rotator.EnrollAll(ctx, idle); err == nil {
+	records, err := e.rotator.EnrollAll(ctx, idle)
+	if errors.Is(err, rotation.ErrConflict) { // a listing has changed one of them meanwhile
+		records, err = e.rotator.EnrollAll(ctx, idle)
+	}
+	if err == nil {
 		for i, token := range idle {
 			e.enrolled(token, records[i])
 		}
-	} else { // perhaps a listing has changed one of them meanwhile
+	} else {
 		e.workers.Go(func() { e.enrollEach(ctx, idle) })
 	}
 	for _, token := range busy { // each waits for its own rotation in progress
@@ -97,29 +101,25 @@ func (e *engine) enrollReloaded(ctx context.Context, tokens []rotation.Token) {
 const enrollsAtOnce = 16
 
 // enrollEach makes tokens known to the ledger one by one, and tries again what could not be written until ctx ends. It tells
-// once of each token: while a disk is full, the same thousands of tokens fail every time.
+// of each token once an hour: while a disk is full, the same thousands of tokens fail every time.
 func (e *engine) enrollEach(ctx context.Context, tokens []rotation.Token) {
-	for first := true; ; first = false {
-		errs := make([]error, len(tokens))
-		var enrolling errgroup.Group
-		enrolling.SetLimit(enrollsAtOnce)
-		for i, token := range tokens {
-			enrolling.Go(func() error {
-				var record rotation.Record
-				if record, errs[i] = e.rotator.Enroll(ctx, token); errs[i] == nil {
-					e.enrolled(token, record)
-				}
-				return nil
-			})
+	var told time.Time
+	for {
+		errs := e.enrollSome(ctx, tokens)
+		if ctx.Err() != nil {
+			return
 		}
-		_ = enrolling.Wait()
+		tell := told.IsZero() || time.Since(told) >= time.Hour
+		if tell {
+			told = time.Now()
+		}
 		var left []rotation.Token
 		for i, err := range errs {
 			if err == nil {
 				continue
 			}
 			left = append(left, tokens[i])
-			if first {
+			if tell {
 				e.tell(tokens[i].Name, event.NotEnrolled{Err: err})
 			}
 		}
@@ -132,6 +132,28 @@ func (e *engine) enrollEach(ctx context.Context, tokens []rotation.Token) {
 		case <-time.After(retryCeiling):
 		}
 	}
+}
+
+// enrollSome tries once to make each of these tokens known to the ledger, and queues those that are. It returns the error of
+// each token. It tries none any more after ctx has ended.
+func (e *engine) enrollSome(ctx context.Context, tokens []rotation.Token) []error {
+	errs := make([]error, len(tokens))
+	var enrolling errgroup.Group
+	enrolling.SetLimit(enrollsAtOnce)
+	for i, token := range tokens {
+		if ctx.Err() != nil {
+			break
+		}
+		enrolling.Go(func() error {
+			var record rotation.Record
+			if record, errs[i] = e.rotator.Enroll(ctx, token); errs[i] == nil {
+				e.enrolled(token, record)
+			}
+			return nil
+		})
+	}
+	_ = enrolling.Wait()
+	return errs
 }
 
 // enrolled lets the engine work on a token again, unless a later reload has changed the token.

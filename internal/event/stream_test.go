@@ -204,7 +204,7 @@ func TestStallsAgainAndAgain(t *testing.T) {
 		var waited [200]time.Duration
 		for i := range waited {
 			all.Go(func() {
-				for began := time.Now(); time.Since(began) < 5*time.Minute; time.Sleep(200*time.Millisecond) {
+				for began := time.Now(); time.Since(began) < 5*time.Minute; time.Sleep(200 * time.Millisecond) {
 					at := time.Now()
 					tell(s, "ci")
 					waited[i] += time.Since(at)
