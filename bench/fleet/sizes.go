@@ -279,13 +279,13 @@ func (b *bench) measureUsed(ctx context.Context, n int) error {
 	set("used-disk", b.diskCell(day.disk, day.diskErr))
 	// One account lists a thousand tokens on a page each hour. Small ones are looked at more often (docs/configuration.md).
 	listings := 24 * (int64(n+999) / 1000)
-	looks := day.cloudflare
-	if s.per <= 200 {
+	looking := day.cloudflare
+	if s.per <= 200 { // a look is a listing
 		listings = max(listings, day.listed)
-	} else { // the look at an account comes every two minutes, and with more than 20 accounts more rarely than they are watched for
-		looks = max(looks, int64(accounts)*int64(24*time.Hour/max(2*time.Minute, time.Duration(accounts)*6*time.Second)))
+	} else { // with many accounts it comes more rarely than they are watched for
+		looking = max(looking, int64(looks(accounts)))
 	}
-	set("used-cloudflare", number(looks+listings))
+	set("used-cloudflare", number(looking+listings))
 	set("used-vault", number(day.vault))
 	return nil
 }

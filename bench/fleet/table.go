@@ -49,7 +49,7 @@ var sizeRows = rows{
 	{"used-series", "all rotated: series for each token"},
 	{"used-cpu", "all rotated, idle: processor seconds a day"},
 	{"used-disk", "all rotated, idle: written to disk a day"},
-	{"used-cloudflare", "all rotated, idle: requests to Cloudflare a day, with 24 listings"},
+	{"used-cloudflare", "all rotated, idle: requests to Cloudflare a day, listings and looks at accounts"},
 	{"used-vault", "all rotated, idle: requests to Vault a day"},
 	{"memory", "memory to give it"},
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"rotatord/bench/marked"
 )
@@ -89,6 +90,12 @@ const (
 	windowsADay = 24 * 60 / 5
 )
 
+// looks returns how often a daemon looks at its accounts in a day: each every two minutes, and all together never more often than
+// every six seconds.
+func looks(accounts int) int {
+	return accounts * int(24*time.Hour/max(2*time.Minute, time.Duration(accounts)*6*time.Second))
+}
+
 // limitTable is arithmetic: nothing in it is measured.
 func limitTable() string {
 	const tokens = 100_000
@@ -110,7 +117,7 @@ func limitTable() string {
 		days int
 	}{{"each rotated every 30 days, and listed hourly", 30}, {"each rotated weekly, and listed hourly", 7}, {"each rotated daily, and listed hourly", 1}} {
 		requests := (tokens+each.days-1)/each.days + 24*listing
-		row(each.what, share(requests, 1), share(requests, 10))
+		row(each.what, share(requests+looks(1), 1), share(requests+looks(10), 10))
 	}
 	row("all at once, `requests_per_5m: 1000`", hours(tokens, byDefault), hours(tokens/10, byDefault))
 	row("all at once, `requests_per_5m: 1200`", hours(tokens, allowed), hours(tokens/10, allowed))
