@@ -98,7 +98,7 @@ test: tools ## all tests: the product with the race detector, deploy/, and again
 	@$(BUILD); build rotatord cmd/rotatord
 	@# Where nothing is cached, the servers take minutes of the processor. The product's tests wait a lot, and come first.
 	@(renice -n 15 $$BASHPID >/dev/null; $(BUILD_SERVERS)) & servers=$$!; failed=; \
-	(set -x; $(RACE) ./...) || failed=yes; \
+	(set -x; $(RACE) -timeout 20m ./...) || failed=yes; \
 	wait $$servers || failed=yes; \
 	[[ -z $$failed ]]
 	go test -run 'FlippedBits|DamagedHeaders|ISC|ArrivalsWithin|SteadyNeighbour|RandomTraffic' ./internal/statedir ./internal/scheduler ./internal/admission
@@ -109,7 +109,7 @@ test: tools ## all tests: the product with the race detector, deploy/, and again
 	cd tools/mixin && go test -count=1 ./...
 	cd bench && go test -count=1 ./...
 	@# Tests against a real Vault mostly wait. Those of deploy/ run beside them, with a lower priority.
-	@(cd test/deploy && exec nice -n 10 go test -count=1 ./...) & deploy=$$!; failed=; \
+	@(cd test/deploy && exec nice -n 10 go test -count=1 -timeout 25m ./...) & deploy=$$!; failed=; \
 	($(E2E)) || failed=yes; \
 	wait $$deploy || failed=yes; \
 	[[ -z $$failed ]]
