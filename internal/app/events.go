@@ -7,7 +7,7 @@ import (
 )
 
 // logPatience is how long an event waits for its line in the log, and in the record. A reader of the log that stalls,
-// or a disk that does not answer, does not delay rotations for longer.
+// or a disk that does not answer, delays no event for longer, and is not waited for again until it keeps up.
 const logPatience = time.Second
 
 // newStream returns the stream of events. Its table has one line for each subscriber.

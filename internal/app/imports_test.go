@@ -47,9 +47,10 @@ func list(t *testing.T, patterns ...string) map[string]goPackage {
 var allowed = map[string][]string{
 	// The core imports no adapter.
 	"internal/secret":           {},
-	"internal/event":            {},
+	"internal/event":            {"internal/patience"},
 	"internal/printable":        {"internal/secret"},
-	"internal/logqueue":         {},
+	"internal/logqueue":         {"internal/patience"},
+	"internal/patience":         {},
 	"internal/scheduler":        {},
 	"internal/failpoint":        {},
 	"internal/harden":           {},

@@ -6,18 +6,12 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"rotatord/internal/patience"
 )
 
 // queueSize is how many events wait for a queued subscriber at most. A rotation has about fifteen.
 const queueSize = 4096
-
-// paceOf is by how many events it is seen how fast a queued subscriber is. One that is too slow again within relapse after it was
-// fast has to be fast for twice as many, up to slowest times: a disk that stalls every few seconds may not delay each rotation.
-const (
-	paceOf  = 64
-	relapse = time.Minute
-	slowest = 1024
-)
 
 // Stream hands events to subscribers. See the package comment for what it guarantees. It is safe for
 // concurrent use. A subscriber must not publish. A nil Stream has no subscribers.
@@ -41,7 +35,7 @@ func NewStream(now func() time.Time, panicked func(subscriber, what string), tab
 		}
 		s.table = append(s.table, subscriber)
 		if subscriber.queued {
-			s.queues[subscriber] = &queue{patience: subscriber.patience, handle: func(e Event, drops int) {
+			s.queues[subscriber] = &queue{reader: patience.Reader{Patience: subscriber.patience}, handle: func(e Event, drops int) {
 				if drops > 0 && subscriber.dropped != nil {
 					s.survive(subscriber, func() { subscriber.dropped(drops) })
 				}
@@ -101,16 +95,12 @@ func (s *Stream) Flush(ctx context.Context) error {
 // queue holds the events that a queued subscriber has yet to handle. A goroutine handles them while
 // there are any.
 type queue struct {
-	handle   func(e Event, drops int)
-	patience time.Duration
+	handle func(e Event, drops int)
 
 	mu      sync.Mutex
+	reader  patience.Reader
 	waiting []queued
 	drops   int           // since the last event that was handled
-	behind  bool          // its patience ended once: it is not waited for until what waits would be handled within that time
-	needs   int           // how many times paceOf events it has to be fast for, to be waited for again
-	fast    int           // how many times in a row it was, since it was behind
-	since   time.Time     // when it was last waited for again
 	idle    chan struct{} // closed when the goroutine ends; nil while there is none
 }
 
@@ -134,23 +124,19 @@ func (q *queue) put(e Event) {
 		q.idle = make(chan struct{})
 		go q.drain()
 	}
-	behind := q.behind
+	behind := q.reader.IsBehind()
 	q.mu.Unlock()
-	if behind || q.patience <= 0 {
+	if behind || q.reader.Patience <= 0 {
 		return
 	}
-	patience := time.NewTimer(q.patience)
-	defer patience.Stop()
+	timer := time.NewTimer(q.reader.Patience)
+	defer timer.Stop()
 	select {
 	case <-one.done:
-	case <-patience.C:
+	case <-timer.C:
 		q.mu.Lock()
-		if q.idle != nil && !q.behind {
-			q.behind, q.fast = true, 0
-			if q.needs *= 2; time.Since(q.since) > relapse {
-				q.needs = 1
-			}
-			q.needs = min(q.needs, slowest)
+		if q.idle != nil {
+			q.reader.Late()
 		}
 		q.mu.Unlock()
 	}
@@ -158,26 +144,14 @@ func (q *queue) put(e Event) {
 
 // drain handles what waits until nothing does.
 func (q *queue) drain() {
-	began := time.Now() // when the last paceOf events began
-	for n := 1; ; n++ {
+	for {
 		q.mu.Lock()
+		q.reader.Next(len(q.waiting))
 		if len(q.waiting) == 0 {
-			q.behind = false
 			close(q.idle)
 			q.idle = nil
 			q.mu.Unlock()
 			return
-		}
-		if n%paceOf == 0 {
-			// Rotations that end together can keep the queue from being empty for minutes, and would fill it if they did not wait.
-			if each := time.Since(began) / paceOf; each*time.Duration(len(q.waiting)) <= q.patience/2 {
-				q.fast++
-			} else {
-				q.fast = 0
-			}
-			if began = time.Now(); q.behind && q.fast >= q.needs {
-				q.behind, q.since = false, began
-			}
 		}
 		one, drops := q.waiting[0], q.drops
 		q.waiting, q.drops = q.waiting[1:], 0

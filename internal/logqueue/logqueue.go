@@ -15,6 +15,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"rotatord/internal/patience"
 )
 
 // Defaults of [Options].
@@ -30,18 +32,18 @@ type Options struct {
 }
 
 // Writer writes lines to another writer, in their order, and delays its caller no longer than the patience, once:
-// after that, writes only add to the queue until it is empty again. What does not fit into the queue is dropped, and a line
+// after that, writes only add to the queue until the reader keeps up again. What does not fit into the queue is dropped, and a line
 // at its place says how many are missing. It is safe for concurrent use. Each write becomes one write below.
 type Writer struct {
 	next    io.Writer
 	options Options
 
 	mu      sync.Mutex
+	reader  patience.Reader
 	missing func(w io.Writer, lines int)
 	waiting []*line
 	bytes   int           // of all that wait, and of the one that is being written
 	dropped int           // since the last line that was accepted
-	behind  bool          // the patience ended once: no write waits until the queue is empty
 	idle    chan struct{} // closed when the goroutine ends; nil while there is none
 }
 
@@ -60,7 +62,7 @@ func New(next io.Writer, o Options) *Writer {
 	if o.Bytes <= 0 {
 		o.Bytes = defaultBytes
 	}
-	return &Writer{next: next, options: o, missing: func(w io.Writer, lines int) {
+	return &Writer{next: next, options: o, reader: patience.Reader{Patience: o.Patience}, missing: func(w io.Writer, lines int) {
 		fmt.Fprintf(w, "lines are missing here, since nothing read them for too long or they could not be written: %d\n", lines)
 	}}
 }
@@ -78,13 +80,15 @@ func (w *Writer) Write(p []byte) (int, error) {
 	if !wait {
 		return len(p), nil
 	}
-	patience := time.NewTimer(w.options.Patience)
-	defer patience.Stop()
+	timer := time.NewTimer(w.options.Patience)
+	defer timer.Stop()
 	select {
 	case <-one.done:
-	case <-patience.C:
+	case <-timer.C:
 		w.mu.Lock()
-		w.behind = w.idle != nil
+		if w.idle != nil {
+			w.reader.Late()
+		}
 		w.mu.Unlock()
 	}
 	return len(p), nil
@@ -104,7 +108,7 @@ func (w *Writer) add(p []byte) (one *line, wait bool) {
 		w.idle = make(chan struct{})
 		go w.drain()
 	}
-	return one, !w.behind
+	return one, !w.reader.IsBehind()
 }
 
 // drain writes what waits until nothing does.
@@ -127,6 +131,7 @@ func (w *Writer) take(failed bool) *line {
 	defer w.mu.Unlock()
 	switch {
 	case len(w.waiting) > 0:
+		w.reader.Next(len(w.waiting))
 		one := w.waiting[0]
 		w.waiting = w.waiting[1:]
 		return one
@@ -135,7 +140,7 @@ func (w *Writer) take(failed bool) *line {
 		w.dropped = 0
 		return one
 	}
-	w.behind = false
+	w.reader.Next(0)
 	close(w.idle)
 	w.idle = nil
 	return nil

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"rotatord/internal/logqueue"
@@ -199,4 +200,39 @@ func (g *gate) String() string {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.b.String()
+}
+
+// slowOnce is a log that stalls for its first line, and then takes a moment for each.
+type slowOnce struct{ lines int }
+
+func (s *slowOnce) Write(p []byte) (int, error) {
+	if s.lines++; s.lines == 1 {
+		time.Sleep(1100 * time.Millisecond)
+	}
+	time.Sleep(100 * time.Microsecond)
+	return len(p), nil
+}
+
+// TestFastAgain: a reader that has stalled once is waited for again as soon as it keeps up, also while lines wait all the time.
+// Otherwise those who log without a pause fill the queue, and lines are lost although they are read.
+func TestFastAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var below slowOnce
+		w := logqueue.New(&below, logqueue.Options{Patience: time.Second, Bytes: 50_000})
+		const writers, each = 200, 200
+		var all sync.WaitGroup
+		for range writers {
+			all.Go(func() {
+				for range each {
+					fmt.Fprintln(w, "ten bytes")
+					time.Sleep(10 * time.Millisecond) // together twice as many as are read
+				}
+			})
+		}
+		all.Wait()
+		w.Flush(time.Minute)
+		if below.lines != writers*each {
+			t.Errorf("%d of %d lines were written", below.lines, writers*each)
+		}
+	})
 }
