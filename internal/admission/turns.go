@@ -222,22 +222,25 @@ func (t *Turns) next() *Turn {
 		return nil
 	}
 	one := t.remote.first()
-	if !t.fits(one) {
-		return nil
-	}
-	if t.capacity != nil {
-		requests, wait := t.capacity(t.within, one.Urgency)
-		if t.sending >= requests && (requests == 0 || one.Urgency < rotation.UrgencyEmergency) {
-			t.delay.seen(t.now(), one.Urgency, t.remote.len())
-			t.grantIn(min(cmp.Or(wait, capacityAgain), capacityAgain, max(t.within, time.Second)))
-			return nil
-		}
-		t.delay.granted(t.now())
-	}
-	if !t.count(one) {
+	if !t.fits(one) || !t.affords(one) || !t.count(one) {
 		return nil
 	}
 	return one
+}
+
+// affords reports whether the budget has requests for one more turn. If not, it is asked again.
+func (t *Turns) affords(one *Turn) bool {
+	if t.capacity == nil {
+		return true
+	}
+	requests, wait := t.capacity(t.within, one.Urgency)
+	if t.sending < requests || requests > 0 && one.Urgency >= rotation.UrgencyEmergency {
+		t.delay.granted(t.now())
+		return true
+	}
+	t.delay.seen(t.now(), one.Urgency, t.remote.len())
+	t.grantIn(min(cmp.Or(wait, capacityAgain), capacityAgain, max(t.within, time.Second)))
+	return false
 }
 
 // fits reports whether the account may have one more active turn.
