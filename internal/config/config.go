@@ -56,7 +56,7 @@ type Config struct {
 
 	notes   notes
 	digest  [sha256.Size]byte // of the file's content; zero if it was read from no file
-	folders [sha256.Size]byte // see folders.digest
+	folders folders           // of its files, as they were when it was read
 }
 
 // Log says how to log.

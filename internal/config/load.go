@@ -31,7 +31,7 @@ func LoadAgain(ctx context.Context, path string, inForce *Config) (*Config, erro
 		return nil, fmt.Errorf("the configuration: %w (--config FILE says which file it is)", err)
 	}
 	digest := sha256.Sum256(data)
-	if inForce != nil && inForce.File == path && inForce.digest == digest && inForce.folders == make(folders).digest(inForce.Tokens) {
+	if inForce != nil && inForce.File == path && inForce.digest == digest && inForce.folders.areSame() {
 		return inForce, nil
 	}
 	c, err := Parse(path, data)
@@ -113,7 +113,7 @@ func (c *checker) config() (*Config, error) {
 	}
 	c.cfg.Warnings = ordered(c.warnings)
 	c.takeNotes()
-	c.cfg.folders = c.folders.digest(c.cfg.Tokens)
+	c.cfg.folders = c.folders
 	return c.cfg, nil
 }
 

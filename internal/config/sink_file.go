@@ -2,7 +2,6 @@ package config
 
 import (
 	"context"
-	"crypto/sha256"
 	"fmt"
 	"io/fs"
 	"os"
@@ -65,22 +64,14 @@ func (known folders) of(dir string) string {
 	return folder
 }
 
-// digest tells whether the directories of the files of tokens are known by the same as before.
-func (known folders) digest(tokens []Token) (sum [sha256.Size]byte) {
-	told := make(map[string]bool)
-	h := sha256.New()
-	for _, t := range tokens {
-		for _, s := range t.Sinks {
-			if f, ok := s.(*FileSink); ok {
-				if dir, _ := filepath.Split(f.Path); !told[dir] {
-					told[dir] = true
-					_, _ = fmt.Fprintf(h, "%q %q\n", dir, known.of(dir))
-				}
-			}
+// areSame reports whether the directories are still known by the same.
+func (known folders) areSame() bool {
+	for dir, folder := range known {
+		if "file:"+folderOf(dir) != folder {
+			return false
 		}
 	}
-	h.Sum(sum[:0])
-	return sum
+	return true
 }
 
 // folderOf returns what a directory is known by, with a slash at its end.
