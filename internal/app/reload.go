@@ -25,7 +25,6 @@ func (a *App) Reload(ctx context.Context, c *config.Config) error {
 	a.reloading.Lock()
 	defer a.reloading.Unlock()
 	defer debug.FreeOSMemory() // to read a configuration needs several times what is kept of it
-	changed := c != a.InForce()
 	if err := a.reload(ctx, c); err != nil {
 		a.Refused(ctx, event.ReloadRefusal{Err: err})
 		return err
@@ -34,9 +33,6 @@ func (a *App) Reload(ctx context.Context, c *config.Config) error {
 	a.metrics.Essential(c.Metrics.PerToken == "essential")
 	a.refused.Store(nil)
 	a.ahead.Set(a.checksAhead())
-	if changed {
-		a.watch.set(c)
-	}
 	a.notifier.Set(c.Notify)
 	a.ahead.LookNow(status.Check.Fails) // an operator who has corrected something wants to see the result
 	return nil
@@ -173,6 +169,7 @@ func (a *App) reload(ctx context.Context, c *config.Config) error {
 		_ = account.stop(ctx) // if it takes longer, it ends by itself
 		account.client.Close()
 	}
+	a.watch.set(c)
 	return nil
 }
 
