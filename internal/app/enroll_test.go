@@ -3,7 +3,6 @@ package app
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"strings"
 	"testing"
@@ -12,7 +11,6 @@ import (
 
 	"rotatord/internal/event"
 	"rotatord/internal/rotation"
-	"rotatord/internal/scheduler"
 )
 
 // fullDisk is a ledger whose writes fail after a while until there is space.
@@ -56,12 +54,7 @@ func TestReloadWhileTheDiskIsFull(t *testing.T) {
 		events := event.NewStream(time.Now, nil, event.NewLog(a.log))
 		a.engine = newEngine(time.Now, a.log, events)
 		a.engine.rotator = rotation.New(rotation.Options{Ledger: ledger, Started: time.Now(), Saved: a.engine.show})
-		schedule := parsed("@every 1000h", "UTC")
-		var tokens []rotation.Token
-		for i := range n {
-			name := fmt.Sprintf("token-%05d", i)
-			tokens = append(tokens, rotation.Token{Name: name, Account: "prod", ID: fmt.Sprint("uuid-", i), Timetable: scheduler.Timetable{Schedule: schedule, Key: name}})
-		}
+		tokens := restingTokens(n)
 		if err := a.engine.replaceTokens(tokens, nil); err != nil {
 			t.Fatal(err)
 		}

@@ -14,21 +14,28 @@ import (
 	"rotatord/internal/scheduler"
 )
 
+// restingTokens are tokens of one account that are not due for long.
+func restingTokens(n int) (tokens []rotation.Token) {
+	schedule := parsed("@every 1000h", "UTC")
+	for i := range n {
+		name := fmt.Sprintf("token-%05d", i)
+		tokens = append(tokens, rotation.Token{Name: name, Account: "prod", ID: fmt.Sprint("uuid-", i), Timetable: scheduler.Timetable{Schedule: schedule, Key: name}})
+	}
+	return tokens
+}
+
 // listedFleet is an account with n tokens, and what a listing shows of them.
 func listedFleet(t *testing.T, n int) (a *App, ledger *memoryLedger, list func(change func(i int, f *rotation.TokenFacts))) {
 	t.Helper()
 	ledger = newMemoryLedger()
-	schedule := parsed("@every 1000h", "UTC")
 	a = &App{log: slog.New(slog.DiscardHandler), now: time.Now, config: &config.Config{}}
 	a.engine = newEngine(time.Now, a.log, nil)
 	a.engine.rotator = rotation.New(rotation.Options{Ledger: ledger, Started: time.Now(), Saved: a.engine.show})
-	var tokens []rotation.Token
+	tokens := restingTokens(n)
 	facts := make([]rotation.TokenFacts, n)
-	for i := range n {
-		name, id := fmt.Sprintf("token-%05d", i), fmt.Sprint("uuid-", i)
-		a.config.Tokens = append(a.config.Tokens, config.Token{Name: name, Account: "prod", ID: id, Schedule: schedule})
-		tokens = append(tokens, rotation.Token{Name: name, Account: "prod", ID: id, Timetable: scheduler.Timetable{Schedule: schedule, Key: name}})
-		facts[i] = rotation.TokenFacts{ID: id, Name: name, Enabled: true}
+	for i, t := range tokens {
+		a.config.Tokens = append(a.config.Tokens, config.Token{Name: t.Name, Account: t.Account, ID: t.ID, Schedule: t.Timetable.Schedule})
+		facts[i] = rotation.TokenFacts{ID: t.ID, Name: t.Name, Enabled: true}
 	}
 	if err := a.engine.enroll(t.Context(), tokens); err != nil {
 		t.Fatal(err)
