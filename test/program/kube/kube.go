@@ -100,7 +100,14 @@ func (s *Server) Resume(t testing.TB) {
 			"--listen-client-urls=http://"+s.etcd, "--advertise-client-urls=http://"+s.etcd,
 			"--listen-peer-urls="+peer, "--initial-advertise-peer-urls="+peer, "--initial-cluster=one="+peer)
 	}
-	s.awaitStore(t)
+	// The API server ends if it finds no store within twenty seconds, which a busy machine can take.
+	program.Eventually(t, program.Patience, "the store listens", func() bool {
+		c, err := net.DialTimeout("tcp", s.etcd, 5*time.Second)
+		if err == nil {
+			_ = c.Close()
+		}
+		return err == nil
+	})
 	if s.api == nil {
 		host, port, _ := net.SplitHostPort(s.address)
 		s.api = s.run(t, apiBinary, "--etcd-servers=http://"+s.etcd, "--bind-address="+host, "--secure-port="+port, "--v=0",
@@ -121,20 +128,6 @@ func (s *Server) Resume(t testing.TB) {
 		last = fmt.Sprintf("%d %s %v", status, body, err)
 	}
 	t.Fatalf("the API server did not get ready: %s\n%s", last, program.Tail(s.log.String()))
-}
-
-// awaitStore waits until the store listens: the API server ends if it finds none within twenty seconds, which a busy machine can take.
-func (s *Server) awaitStore(t testing.TB) {
-	t.Helper()
-	var err error
-	for deadline := time.Now().Add(program.Patience); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
-		var c net.Conn
-		if c, err = net.DialTimeout("tcp", s.etcd, 5*time.Second); err == nil {
-			_ = c.Close()
-			return
-		}
-	}
-	t.Fatalf("the store did not listen: %v\n%s", err, program.Tail(s.log.String()))
 }
 
 // Control starts controllers by their names in kube-controller-manager, such as deployment-controller. They end with the
