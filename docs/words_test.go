@@ -27,8 +27,7 @@ var unchecked = []string{".git", ".tools", "bin", "dist", "CHANGELOG.md", "LICEN
 
 // word is a row of the glossary's last table.
 type word struct {
-	plain   []string // its phrases, as plain returns them
-	pattern *regexp.Regexp
+	phrases
 	better  string
 	allowed *regexp.Regexp // nil: nowhere
 }
@@ -39,18 +38,29 @@ func plain(text string) string {
 	return strings.ToLower(strings.Join(strings.FieldsFunc(text, func(r rune) bool { return strings.ContainsRune("\t\n\f\r /*#", r) }), " "))
 }
 
-// phrases returns a pattern that matches each of some phrases, also across a line break.
-func phrases(list string) *regexp.Regexp {
+// phrases are some phrases that are looked for.
+type phrases struct {
+	plain   []string       // as plain returns them
+	pattern *regexp.Regexp // matches each of them, also across a line break; nil if there is none
+}
+
+func phrasesOf(list string) (p phrases) {
 	var each []string
 	for phrase := range strings.SplitSeq(list, ",") {
 		if phrase = strings.TrimSpace(phrase); phrase != "" {
+			p.plain = append(p.plain, plain(phrase))
 			each = append(each, strings.Join(strings.Fields(regexp.QuoteMeta(phrase)), `[\s/*#]+`))
 		}
 	}
-	if len(each) == 0 {
-		return nil
+	if len(each) > 0 {
+		p.pattern = regexp.MustCompile(`(?i)\b(?:` + strings.Join(each, "|") + `)\b`)
 	}
-	return regexp.MustCompile(`(?i)\b(?:` + strings.Join(each, "|") + `)\b`)
+	return p
+}
+
+// mayBeIn reports whether the pattern can match a text, by what plain returns of it.
+func (p phrases) mayBeIn(plain string) bool {
+	return slices.ContainsFunc(p.plain, func(phrase string) bool { return strings.Contains(plain, phrase) })
 }
 
 // tables returns the rows of a document's tables under a heading, without their heads. An empty
@@ -98,13 +108,7 @@ func avoidedWords(t *testing.T) (words []word) {
 		if len(row) != 3 {
 			t.Fatalf("docs/glossary.md: a row has %d cells and not 3: %q", len(row), row)
 		}
-		var list []string
-		for phrase := range strings.SplitSeq(row[0], ",") {
-			if phrase = plain(phrase); phrase != "" {
-				list = append(list, phrase)
-			}
-		}
-		words = append(words, word{list, phrases(row[0]), row[1], phrases(row[2])})
+		words = append(words, word{phrasesOf(row[0]), row[1], phrasesOf(row[2]).pattern})
 	}
 	return words
 }
@@ -159,7 +163,7 @@ func faults(words []word, found []text) (list []fault) {
 	for _, part := range found {
 		body := plain(part.body)
 		for _, w := range words {
-			if !slices.ContainsFunc(w.plain, func(phrase string) bool { return strings.Contains(body, phrase) }) {
+			if !w.mayBeIn(body) {
 				continue
 			}
 			var allowed [][]int
@@ -284,8 +288,8 @@ func TestGlossary(t *testing.T) {
 				t.Errorf("docs/glossary.md: %q is there twice", term)
 			}
 			seen[term] = true
-			pattern, phrase := phrases(term+","+term+"s"), plain(term)
-			if !slices.ContainsFunc(files, func(f file) bool { return strings.Contains(f.plain, phrase) && pattern.MatchString(f.body) }) {
+			p := phrasesOf(term + "," + term + "s")
+			if !slices.ContainsFunc(files, func(f file) bool { return p.mayBeIn(f.plain) && p.pattern.MatchString(f.body) }) {
 				t.Errorf("docs/glossary.md: %q is used nowhere else", term)
 			}
 		}
