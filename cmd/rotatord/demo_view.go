@@ -99,7 +99,7 @@ func (v *demoView) subscriber() *event.Subscriber {
 		// The ends of rotations are enough to see.
 		event.Ignore(event.StepEnded, event.SinkWritten, event.SinkFailed, event.VersionDeletes, event.SealFailed, event.SecretAccepted, event.SecretRefused,
 			event.SecretUntried, event.OvertakenEnded, event.DoubtJudged, event.DoubtUnchanged, event.GraceExtended, event.GraceExtensionFailed, event.SlotsMissed,
-			event.ClockHealed, event.Stuck, event.Adopted, event.Renewed, event.RenewalFailed, event.ReplacedDeleted, event.ReplacedNotDeleted, event.RotatedOutside,
+			event.ClockHealed, event.Stuck, event.StuckAsBefore, event.Adopted, event.Renewed, event.RenewalFailed, event.ReplacedDeleted, event.ReplacedNotDeleted, event.RotatedOutside,
 			event.ChangedOutside, event.TokenGone, event.TokenDisabled, event.TokenUnreadable, event.TokenNotFound),
 		event.Ignore(event.Watch...), event.Ignore(event.Hooks...), event.Ignore(event.Record...), event.Ignore(event.Replicas...), event.Ignore(event.Commands...), event.Ignore(event.DaemonLife...), event.Ignore(event.Surroundings...))
 }

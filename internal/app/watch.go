@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"rotatord/internal/config"
-	"rotatord/internal/event"
 	"rotatord/internal/rotation"
 	"rotatord/internal/scheduler"
 	"rotatord/internal/sink"
@@ -363,7 +362,7 @@ func (w *watch) state() (every time.Duration, oldest time.Time) {
 func (w *watch) record(ctx context.Context, seen scheduled, look rotation.Look) rotation.Record {
 	record, err := w.app.engine.rotator.RecordLook(ctx, seen.token, look)
 	if err != nil {
-		w.app.tell(seen.token.Name, event.RotationStuck{Err: err})
+		w.app.tell(seen.token.Name, rotation.StuckOn(err))
 		return seen.record
 	}
 	w.app.engine.planNewer(seen.token.Name, record)
@@ -459,7 +458,7 @@ var errRefused = errors.New("it was refused")
 func (w *watch) recordProbe(ctx context.Context, seen scheduled, refused *rotation.RefusedInUse) {
 	record, err := w.app.engine.rotator.RecordProbe(ctx, seen.token, seen.record, refused)
 	if err != nil {
-		w.app.tell(seen.token.Name, event.RotationStuck{Err: err})
+		w.app.tell(seen.token.Name, rotation.StuckOn(err))
 		return
 	}
 	w.app.engine.planNewer(seen.token.Name, record)

@@ -99,8 +99,8 @@ func (n *notes) subscriber() *event.Subscriber {
 		}),
 		event.All(n.note),
 		event.Ignore(event.StepEnded,
-			event.SecretRefused,            // the end of the rotation says so
-			event.Stuck, event.ClockHealed, // the drill moves the times in the ledger
+			event.SecretRefused,                                 // the end of the rotation says so
+			event.Stuck, event.StuckAsBefore, event.ClockHealed, // the drill moves the times in the ledger
 			event.DoubtUnchanged,                // nothing changed
 			event.VersionDeletes,                // no disaster is about this
 			event.OvertakenEnded, event.Adopted, // nor are these

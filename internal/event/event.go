@@ -27,6 +27,10 @@
 // Panic: if a subscriber panics, the panic is reported, the event counts as delivered to it, and all
 // other subscribers and all later events are not affected.
 //
+// Repeats: while Vault is sealed or the disk is full, thousands of tokens are tried again and again. A token that is skipped, or
+// that cannot be worked on, for the same cause as less than an hour before has an event of another kind, which is neither in the record
+// nor, by default, in the log. Its detail is the same, so whoever counts attempts counts them all.
+//
 // Secrets: no detail has a field for one, and a test looks at the fields. Errors come from elsewhere,
 // so a subscriber that shows them scrubs them first, as the log handler and package printable do.
 //
@@ -54,7 +58,8 @@ type Event struct {
 	Detail   Detail
 }
 
-// New returns the event that a detail tells of. Its kind and severity follow from the detail.
+// New returns the event that a detail tells of. Its kind and severity follow from the detail; a [Stream] changes both
+// if the token has told the same less than an hour ago.
 func New(at time.Time, token string, by Actor, d Detail) Event {
 	kind := d.kind()
 	return Event{At: at, Token: token, By: by, Kind: kind, Severity: kind.definition().Severity, Detail: d}

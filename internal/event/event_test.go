@@ -168,6 +168,16 @@ var samples = []event.Event{
 	about("ci", event.HookEnded{Hook: "exec:reload", RotationID: "R", Digest: "sha256:d", Attempt: 2, Duration: time.Second, Tokens: 3, OwedSince: now.Add(-time.Minute), Replaced: true}),
 	about("ci", event.HookEnded{Hook: "exec:reload", RotationID: "R", Digest: "sha256:d", Attempt: 1, Err: errBad, Failures: 1, OwedSince: now, NextTry: later}),
 	about("ci", event.HookDrop{Hook: "exec:reload", RotationID: "R", Since: now}),
+	asBefore(about("ci", event.RotationEnded{RotationID: "R", Trigger: "retry", Result: event.ResultSkipped, Reason: "preflight", Err: errBad, NextTry: later})),
+	asBefore(about("ci", event.RotationStuck{Err: errBad})),
+}
+
+// asBefore returns the event as a stream hands it on if it has handed on the same before.
+func asBefore(e event.Event) (named event.Event) {
+	s := event.NewStream(nil, nil, event.NewSubscriber("last", event.All(func(e event.Event) { named = e })))
+	s.Publish(e)
+	s.Publish(e)
+	return named
 }
 
 func about(token string, d event.Detail) event.Event { return event.New(now, token, event.Daemon, d) }

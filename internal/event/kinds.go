@@ -26,6 +26,7 @@ const (
 	Rotated             Kind = "rotation.succeeded"
 	RotationFailed      Kind = "rotation.failed"
 	RotationSkipped     Kind = "rotation.skipped"
+	SkippedAsBefore     Kind = "rotation.skipped_as_before"
 	RotationInDoubt     Kind = "rotation.in_doubt"
 	RotationUndelivered Kind = "rotation.undelivered"
 	RotationNotEnded    Kind = "rotation.not_ended"
@@ -34,6 +35,7 @@ const (
 	ReissueUnprotected  Kind = "reissue.old_secret_not_extended"
 	ReissueCutOff       Kind = "reissue.consumers_cut_off"
 	Stuck               Kind = "rotation.stuck"
+	StuckAsBefore       Kind = "rotation.stuck_as_before"
 	StepEnded           Kind = "rotation.step_ended"
 	SinkWritten         Kind = "sink.written"
 	SinkFailed          Kind = "sink.write_failed"
@@ -216,7 +218,9 @@ var definitions = []Definition{
 	{Kind: RotationFailed, Of: RotationEnded{}, Severity: Warning, Message: "rotation failed: Cloudflare did not carry it out",
 		When: "a rotate request was sent, and Cloudflare refused it"},
 	{Kind: RotationSkipped, Of: RotationEnded{}, Severity: Warning, Message: "rotation skipped: nothing was sent to Cloudflare",
-		When: "preflight found that the secret could not be stored, or that the request could not be sent"},
+		When: "preflight found that the secret could not be stored, or that the request could not be sent; for the same cause once an hour for each token"},
+	{Kind: SkippedAsBefore, Of: RotationEnded{}, Unrecorded: true, Severity: Info, Level: slog.LevelDebug, Message: "rotation skipped as before: nothing was sent to Cloudflare",
+		When: "the same cause as in an attempt that was told less than an hour ago"},
 	{Kind: RotationInDoubt, Of: RotationEnded{}, Severity: Critical, Message: "nobody knows whether the secret was rotated: the token is in doubt, and the old secret is left alone",
 		When: "a rotate request was sent, and no usable answer came"},
 	{Kind: RotationUndelivered, Of: RotationEnded{}, Severity: Warning, Level: slog.LevelError, Message: "a new secret waits to be delivered",
@@ -232,7 +236,9 @@ var definitions = []Definition{
 	{Kind: ReissueCutOff, Of: RotationEnded{}, Severity: Critical, Message: "a lost secret could not be made up for yet: consumers have no secret that works",
 		When: "a reissue failed, and the old secret is dead"},
 	{Kind: Stuck, Of: RotationStuck{}, Severity: Warning, Message: "the token could not be worked on",
-		When: "the ledger could not be read or written, or the token stays in doubt"},
+		When: "the ledger could not be read or written, or the token stays in doubt; for the same cause once an hour for each token"},
+	{Kind: StuckAsBefore, Of: RotationStuck{}, Unrecorded: true, Severity: Info, Level: slog.LevelDebug, Message: "the token could not be worked on, as before",
+		When: "the same cause as in an event that was told less than an hour ago"},
 	{Kind: StepEnded, Of: PhaseEnded{}, Unrecorded: true, Severity: Info, Level: slog.LevelDebug, Message: "step ended",
 		When: "a step of a rotation ended, well or not"},
 	{Kind: SinkWritten, Of: SinkWrite{}, Severity: Info, Message: "a secret was written to a sink",

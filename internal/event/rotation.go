@@ -1,6 +1,7 @@
 package event
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 )
@@ -74,6 +75,8 @@ type RotationEnded struct {
 	Result     Result
 	Reason     string // a stable code; empty for success
 	Err        error
+	Cause      string // Err as one stable word; empty if there is none for it
+	Sink       string // that Err is about; empty if it is about none
 	Duration   time.Duration
 	Lag        time.Duration // from when the work could begin to when it did
 
@@ -99,6 +102,9 @@ type RotationEnded struct {
 	CutOffAt  time.Time
 	KeptAlive bool
 }
+
+// triggerManual is the trigger of a rotation that an operator asked for.
+const triggerManual = "manual"
 
 // stepStored is the step of the ledger at which every sink has the new secret.
 const stepStored = "stored"
@@ -130,6 +136,16 @@ func (d RotationEnded) kind() Kind {
 }
 
 func (d RotationEnded) failure() error { return d.Err }
+func (d RotationEnded) asBefore() Kind { return SkippedAsBefore }
+
+// same is about skips alone: of all others a request has left, or consumers depend on what comes next. What an operator
+// asked for is always told.
+func (d RotationEnded) same() string {
+	if d.kind() != RotationSkipped || d.Trigger == triggerManual {
+		return ""
+	}
+	return d.Reason + " " + d.Sink + " " + cmp.Or(d.Cause, text(d.Err))
+}
 
 func (d RotationEnded) attrs(e Event) []any {
 	attrs := []any{"rotation_id", d.RotationID, "trigger", d.Trigger, "result", d.Result, "duration", d.Duration.Round(time.Millisecond).String()}
@@ -176,10 +192,15 @@ func (d RotationEnded) more(e Event) string {
 
 // RotationStuck tells of an attempt that ended without a [RotationEnded]: the ledger could not be read
 // or written, or the token stays in doubt.
-type RotationStuck struct{ Err error }
+type RotationStuck struct {
+	Err   error
+	Cause string // Err as one stable word; empty if there is none for it
+}
 
 func (d RotationStuck) kind() Kind        { return Stuck }
 func (d RotationStuck) failure() error    { return d.Err }
+func (d RotationStuck) same() string      { return "stuck " + cmp.Or(d.Cause, text(d.Err)) }
+func (d RotationStuck) asBefore() Kind    { return StuckAsBefore }
 func (d RotationStuck) more(Event) string { return "" }
 func (d RotationStuck) attrs(Event) []any { return []any{"error", d.Err} }
 

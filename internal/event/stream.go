@@ -20,6 +20,7 @@ type Stream struct {
 	panicked func(subscriber, what string)
 	table    []*Subscriber
 	queues   map[*Subscriber]*queue
+	repeats  repeats
 }
 
 // NewStream returns a stream to these subscribers; nil ones are left out. now is the wall clock.
@@ -58,6 +59,7 @@ func (s *Stream) Publish(e Event) {
 	if s == nil {
 		return
 	}
+	e = s.repeats.named(e)
 	for _, subscriber := range s.table {
 		s.survive(subscriber, func() {
 			if q := s.queues[subscriber]; q == nil {

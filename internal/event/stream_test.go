@@ -256,7 +256,7 @@ func TestLeftOut(t *testing.T) {
 				if err := s.Flush(t.Context()); err != nil {
 					t.Error(err)
 				}
-				tell(s, "handled")
+				tell(s, "handled too")
 				if handled != 2 || dropped != 0 {
 					t.Errorf("%d were handled and %d dropped", handled, dropped)
 				}

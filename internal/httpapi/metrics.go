@@ -163,7 +163,7 @@ func (m *Metrics) Subscriber() *event.Subscriber {
 		}),
 		event.On(m.replicas.takenOverFrom), event.On(m.replicas.late), event.On(m.replicas.copied), event.On(m.replicas.clockJumped),
 		// Where these lead to a state that matters, a gauge shows it.
-		event.Ignore(event.Stuck, event.SealFailed, event.VersionDeletes, event.OvertakenEnded, event.DoubtResolved, event.ClockHealed, event.Adopted,
+		event.Ignore(event.Stuck, event.StuckAsBefore, event.SealFailed, event.VersionDeletes, event.OvertakenEnded, event.DoubtResolved, event.ClockHealed, event.Adopted,
 			event.ReplacedDeleted, event.ReplacedNotDeleted, event.ChangedOutside, event.TokenGone, event.TokenDisabled, event.TokenUnreadable, event.TokenNotFound,
 			event.SinkChanged, event.SinkRolledBack, event.SinkDeleted, event.SinkWithoutSecret, event.SinkNeverWritten, event.SinkUnreadable,
 			event.SinkAsWritten, event.InUseRefused, event.InUseAccepted),

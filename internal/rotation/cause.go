@@ -5,6 +5,8 @@ import (
 	"errors"
 	"io/fs"
 	"syscall"
+
+	"rotatord/internal/event"
 )
 
 // Cause is an error that says in one stable word what is wrong, such as "sealed". The words are labels of
@@ -40,6 +42,19 @@ func CauseOf(err error) string {
 		return "missing"
 	}
 	return CauseOther
+}
+
+// StuckOn returns what tells that a token could not be worked on.
+func StuckOn(err error) event.RotationStuck {
+	return event.RotationStuck{Err: err, Cause: stableWord(err)}
+}
+
+// stableWord is the cause of an error, and empty if there is no word for it.
+func stableWord(err error) string {
+	if cause := CauseOf(err); cause != CauseOther {
+		return cause
+	}
+	return ""
 }
 
 // Cause implements [Cause].

@@ -1,7 +1,10 @@
 package rotation_test
 
 import (
+	"context"
+	"fmt"
 	"slices"
+	"syscall"
 	"testing"
 	"time"
 
@@ -93,6 +96,55 @@ func TestPhasesAreTheWholeRotation(t *testing.T) {
 		}
 		if sum != whole || whole < 10*time.Second {
 			t.Errorf("the phases took %s of %s; calls: %q", sum, whole, w.calls[calls:])
+		}
+	})
+}
+
+// TestSkipsAreToldOnceAnHour: while the same thing is missing, a token says once an hour that it is skipped. A new cause, an
+// operator's command, and a skip after a rotation, are told at once. Metrics and pages know of each attempt.
+func TestSkipsAreToldOnceAnHour(t *testing.T) {
+	scheduled(t, "*/30 * * * *", nil, func(t *testing.T, w *world, token rotation.Token, r *rotation.Rotator) {
+		late, full := fmt.Errorf("Vault: %w", context.DeadlineExceeded), fmt.Errorf("the disk: %w", syscall.ENOSPC)
+		w.fault = func(_ int, call string) fault {
+			at := w.now()
+			switch {
+			case call != "sink preflight" || at.Before(clock("01 00:30:00")):
+			case at.Before(clock("01 03:10:00")):
+				return fault{before: late}
+			case at.Before(clock("01 03:25:00")), at.After(clock("01 03:50:00")) && at.Before(clock("01 04:10:00")):
+				return fault{before: full}
+			}
+			return fault{}
+		}
+		w.runUntil(r, token, "01 01:05:00")
+		if _, err := r.RotateNow(t.Context(), token, rotation.Overrides{}, "ops"); err == nil {
+			t.Fatal("the command succeeded")
+		}
+		w.runUntil(r, token, "01 04:29:00")
+		told, before := []string{"rotated"}, 0
+		stream := event.NewStream(nil, nil, event.NewSubscriber("test", event.On(func(e event.Event, d event.RotationEnded) {
+			switch e.Kind {
+			case event.RotationSkipped:
+				told = append(told, d.Trigger+": "+d.Err.Error())
+			case event.SkippedAsBefore:
+				if d.Err == nil || d.NextTry.IsZero() {
+					t.Errorf("it does not say why, or what comes next: %+v", d)
+				}
+				before++
+			case event.Rotated:
+				if told[len(told)-1] != "rotated" {
+					told = append(told, "rotated")
+				}
+			}
+		})))
+		for _, e := range w.events {
+			stream.Publish(e)
+		}
+		const waits, noSpace = "sink memory:sink: Vault: context deadline exceeded", "sink memory:sink: the disk: no space left on device"
+		want := []string{"rotated", "schedule: " + waits, "manual: " + waits, "retry: " + waits, "retry: " + waits, "retry: " + noSpace,
+			"rotated", "schedule: " + noSpace, "rotated"}
+		if !slices.Equal(told, want) || before < 20 { // tries have jitter
+			t.Errorf("told %q, and %d times as before", told, before)
 		}
 	})
 }

@@ -62,7 +62,7 @@ func (r *Rotator) Advance(ctx context.Context, t Token) (Record, error) {
 	defer e.close()
 	if err != nil {
 		if !errors.Is(err, ErrHeld) { // then another replica is doing it
-			e.tell(event.RotationStuck{Err: err})
+			e.tell(StuckOn(err))
 		}
 		e.extendUnread(ctx, err)
 		return e.record, err
@@ -86,7 +86,7 @@ func (r *Rotator) Advance(ctx context.Context, t Token) (Record, error) {
 	}
 	if err != nil && ctx.Err() == nil && !errors.Is(err, errOutpaced) {
 		if !a.reported {
-			e.tell(event.RotationStuck{Err: err})
+			e.tell(StuckOn(err))
 		}
 		a.extendLost(ctx)
 	}
