@@ -374,6 +374,35 @@ func TestDocument(t *testing.T) {
 	}
 }
 
+// TestUnrecordedAreDocumented: docs/audit.md names the kinds that are not in the record of events, and no others.
+func TestUnrecordedAreDocumented(t *testing.T) {
+	document, err := os.ReadFile(filepath.Join("..", "..", "docs", "audit.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(document), "is a line, except for ")
+	exceptions, _, found := strings.Cut(rest, "which say nothing")
+	if !found {
+		t.Fatal("docs/audit.md does not say what is left out")
+	}
+	var named []event.Kind
+	for i, part := range strings.Split(exceptions, "`") {
+		if i%2 == 1 {
+			named = append(named, event.Kind(part))
+		}
+	}
+	var want []event.Kind
+	for _, d := range event.Definitions() {
+		if d.Unrecorded {
+			want = append(want, d.Kind)
+		}
+	}
+	slices.Sort(named)
+	if slices.Sort(want); !slices.Equal(named, want) {
+		t.Errorf("docs/audit.md names %v, want %v", named, want)
+	}
+}
+
 // table is what docs/events.md has of each kind.
 func table() string {
 	var b strings.Builder
