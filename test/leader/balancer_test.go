@@ -1,11 +1,13 @@
 package leader
 
 import (
-	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -104,7 +106,7 @@ func (b *balancer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		panic(http.ErrAbortHandler)
 	}
 	if b.again && purpose == write && response.StatusCode == http.StatusOK {
-		_, _, _ = b.forward(r, bytes.Replace(body, []byte(`"cas":1`), []byte(`"cas":2`), 1))
+		b.repeat(r, body)
 	}
 	if b.reach(purpose + ".answered") {
 		panic(http.ErrAbortHandler)
@@ -115,6 +117,22 @@ func (b *balancer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(response.StatusCode)
 	_, _ = w.Write(answer)
 }
+
+// repeat sends a write again as the next version. A leader that has just changed may refuse it for a moment: then nothing
+// would be broken, and there would be nothing to find.
+func (b *balancer) repeat(r *http.Request, body []byte) {
+	body = checked.ReplaceAllFunc(body, func(cas []byte) []byte {
+		n, _ := strconv.Atoi(string(cas[len(`"cas":`):]))
+		return fmt.Appendf(nil, `"cas":%d`, n+1)
+	})
+	for end := time.Now().Add(time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		if response, _, err := b.forward(r, body); err == nil && response.StatusCode == http.StatusOK {
+			return
+		}
+	}
+}
+
+var checked = regexp.MustCompile(`"cas":[0-9]+`)
 
 // forward sends a request to one member after the other, until a connection is made.
 func (b *balancer) forward(r *http.Request, body []byte) (*http.Response, []byte, error) {
