@@ -104,7 +104,7 @@ test: tools ## all tests: the product with the race detector, deploy/, and again
 	go test -run 'FlippedBits|DamagedHeaders|ISC|ArrivalsWithin|SteadyNeighbour|RandomTraffic' ./internal/statedir ./internal/scheduler ./internal/admission
 	go test -run 'TestSharedMachine|HooksInARandomWorld|NoConsumerIsStranded|OwedReissueKeeps|ForThirtyDays' ./internal/rotation -shared.seeds 1000
 	@# What the race detector cannot see: how much is allocated, and what takes too long under it.
-	go test -run 'DecodedOnce|BurstIsDone|StatesAreCheap|UnderTheLimit|RequestsForEachRotation|NoGarbage|ScrapeAllocates|ScrapeTakes|TestLives' ./internal/cloudflare ./internal/app ./internal/packed ./internal/httpapi
+	go test -run 'DecodedOnce|BurstIsDone|StatesAreCheap|UnderTheLimit|RequestsForEachRotation|NoGarbage|ScrapeAllocates|ScrapeTakes|TestLives|StreamIsWhat|WatchIsCheap|TestLinear|TestBlocks|ProcessIsHardened' ./internal/cloudflare ./internal/app ./internal/packed ./internal/httpapi ./internal/config ./cmd/rotatord
 	go test -tags failpoint -run 'Parse|Process' ./internal/failpoint
 	cd tools/mixin && go test -count=1 ./...
 	cd bench && go test -count=1 ./...

@@ -228,8 +228,14 @@ func asExit(err error, exit **exec.ExitError) bool {
 	return ok
 }
 
+// raceDetector is set where each process takes ten times as long to start.
+var raceDetector bool
+
 // TestBlocks runs each block of commands of the documents that is not marked as an illustration.
 func TestBlocks(t *testing.T) {
+	if raceDetector {
+		t.Skip("it takes too long with the race detector, and runs without")
+	}
 	for _, program := range []string{"bash", "curl", "setsid", "make"} {
 		if _, err := exec.LookPath(program); err != nil {
 			t.Skipf("%s is not installed", program)

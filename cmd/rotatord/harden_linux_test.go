@@ -20,6 +20,9 @@ import (
 
 // TestProcessIsHardened looks at the real program as the kernel does, for each kind of command. What the two settings do is tested in internal/harden.
 func TestProcessIsHardened(t *testing.T) {
+	if raceDetector {
+		t.Skip("it takes too long with the race detector, and runs without")
+	}
 	if os.Geteuid() != 0 {
 		t.Skip("only a process of another user than root shows whether it can be read")
 	}

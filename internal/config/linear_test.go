@@ -95,8 +95,14 @@ func freezesOf(n int) string {
 	return b.String()
 }
 
+// raceDetector is set where everything takes ten times as long.
+var raceDetector bool
+
 // TestLinear: reading four times as many tokens takes about four times as many allocations, bytes and comparisons.
 func TestLinear(t *testing.T) {
+	if raceDetector {
+		t.Skip("it takes too long with the race detector, and runs without")
+	}
 	const n, most = 500, 5
 	for name, fleet := range fleets {
 		t.Run(name, func(t *testing.T) {
