@@ -61,11 +61,13 @@ func (r *repeats) named(e Event) Event {
 			}
 		}
 	}
-	if r.told[e.Token] == nil {
-		r.told[e.Token] = make(map[string]time.Time)
+	told := r.told[e.Token]
+	if told == nil {
+		told = make(map[string]time.Time)
+		r.told[e.Token] = told
 	}
-	if len(r.told[e.Token]) < toldMost {
-		r.told[e.Token][same] = e.At
+	if _, known := told[same]; known || len(told) < toldMost {
+		told[same] = e.At
 	}
 	return e
 }

@@ -10,16 +10,16 @@ import (
 	"rotatord/internal/event"
 )
 
-// TestRepeats: a token tells a cause once an hour. Another cause, a skip after a rotation, what an operator asked for, and a clock that
-// was set back, are told.
+// TestRepeats: a token tells a cause once an hour. Another cause, a skip after a rotation, what a command waits for, the first skip of an order, and a
+// clock that was set back, are told.
 func TestRepeats(t *testing.T) {
 	var told []event.Kind
 	s := event.NewStream(nil, nil, event.NewSubscriber("test", event.All(func(e event.Event) { told = append(told, e.Kind) })))
 	skip := func(cause string) event.RotationEnded {
 		return event.RotationEnded{Trigger: "retry", Result: event.ResultSkipped, Reason: "preflight", Cause: cause, Err: errBad}
 	}
-	byHand, owed, otherSink, unknown, done := skip("sealed"), skip("sealed"), skip("sealed"), skip(""), skip("")
-	byHand.Trigger, owed.OwedSince, otherSink.Sink, done.Result = "manual", now, "vault:secret/b", event.ResultSuccess
+	awaited, order, owed, otherSink, unknown, done := skip("sealed"), skip("sealed"), skip("sealed"), skip("sealed"), skip(""), skip("")
+	awaited.Awaited, order.Trigger, owed.OwedSince, otherSink.Sink, done.Result = true, "manual", now, "vault:secret/b", event.ResultSuccess
 	unknown.Err = errors.New("what no word is known for")
 	stuck, refused := event.RotationStuck{Cause: "no_space", Err: errBad}, event.RotationEnded{Result: event.ResultFailed, Reason: "refused", Err: errBad}
 	for i, test := range []struct {
@@ -29,7 +29,10 @@ func TestRepeats(t *testing.T) {
 	}{
 		{0, skip("sealed"), event.RotationSkipped},
 		{time.Minute, skip("sealed"), event.SkippedAsBefore},
-		{2 * time.Minute, byHand, event.RotationSkipped},
+		{2 * time.Minute, awaited, event.RotationSkipped},
+		{2 * time.Minute, awaited, event.RotationSkipped},
+		{2 * time.Minute, order, event.RotationSkipped},
+		{2 * time.Minute, order, event.SkippedAsBefore},
 		{2 * time.Minute, owed, event.ReissueUnprotected},
 		{2 * time.Minute, owed, event.ReissueUnprotected},
 		{3 * time.Minute, otherSink, event.RotationSkipped},
@@ -74,7 +77,23 @@ func TestRepeatsAreBounded(t *testing.T) {
 	if tokens, most := s.Repeating(); told != 2000 || tokens != 1001 || most > 8 {
 		t.Errorf("%d were told, and %d tokens with up to %d causes are known", told, tokens, most)
 	}
-	s.Publish(event.New(now.Add(2*time.Hour), "ci", event.Daemon, event.RotationStuck{Cause: "no_space"}))
+	// What was told more than an hour ago is told, and known from then on, however much else is known of the token.
+	stuck := func(minutes int, token string, d event.RotationStuck) {
+		s.Publish(event.New(now.Add(time.Duration(minutes)*time.Minute), token, event.Daemon, d))
+	}
+	stuck(90, "ci", event.RotationStuck{Cause: "no_space"})
+	stuck(95, "other", event.RotationStuck{Cause: "no_space"})
+	for i := range 8 {
+		stuck(100, "other", event.RotationStuck{Err: fmt.Errorf("attempt %d", i)})
+	}
+	stuck(151, "ci", event.RotationStuck{Cause: "no_space"})
+	told = 0
+	stuck(156, "other", event.RotationStuck{Cause: "no_space"})
+	stuck(157, "other", event.RotationStuck{Cause: "no_space"})
+	if told != 1 {
+		t.Errorf("told %d times", told)
+	}
+	stuck(300, "ci", event.RotationStuck{Cause: "no_space"})
 	if tokens, _ := s.Repeating(); tokens != 1 {
 		t.Errorf("%d tokens are still known", tokens)
 	}

@@ -80,6 +80,8 @@ type RotationEnded struct {
 	Duration   time.Duration
 	Lag        time.Duration // from when the work could begin to when it did
 
+	Awaited bool // a command waits for this attempt
+
 	// Creates is set if a service token is created, and MakesUp if a lost secret is made up for.
 	Creates, MakesUp bool
 
@@ -138,13 +140,13 @@ func (d RotationEnded) kind() Kind {
 func (d RotationEnded) failure() error { return d.Err }
 func (d RotationEnded) asBefore() Kind { return SkippedAsBefore }
 
-// same is about skips alone: of all others a request has left, or consumers depend on what comes next. What an operator
-// asked for is always told.
+// same is about skips alone: of all others a request has left, or consumers depend on what comes next. The first skip of
+// an operator's order is told even if the schedule's was.
 func (d RotationEnded) same() string {
-	if d.kind() != RotationSkipped || d.Trigger == triggerManual {
+	if d.kind() != RotationSkipped || d.Awaited {
 		return ""
 	}
-	return d.Reason + " " + d.Sink + " " + cmp.Or(d.Cause, text(d.Err))
+	return fmt.Sprint(d.Trigger == triggerManual, d.Reason, d.Sink, cmp.Or(d.Cause, text(d.Err)))
 }
 
 func (d RotationEnded) attrs(e Event) []any {

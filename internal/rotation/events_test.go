@@ -100,8 +100,8 @@ func TestPhasesAreTheWholeRotation(t *testing.T) {
 	})
 }
 
-// TestSkipsAreToldOnceAnHour: while the same thing is missing, a token says once an hour that it is skipped. A new cause, an
-// operator's command, and a skip after a rotation, are told at once. Metrics and pages know of each attempt.
+// TestSkipsAreToldOnceAnHour: while the same thing is missing, a token says once an hour that it is skipped. A new cause,
+// what a command waits for, and a skip after a rotation, are told at once. Metrics and pages know of each attempt.
 func TestSkipsAreToldOnceAnHour(t *testing.T) {
 	scheduled(t, "*/30 * * * *", nil, func(t *testing.T, w *world, token rotation.Token, r *rotation.Rotator) {
 		late, full := fmt.Errorf("Vault: %w", context.DeadlineExceeded), fmt.Errorf("the disk: %w", syscall.ENOSPC)
