@@ -324,6 +324,8 @@ func TestLog(t *testing.T) {
 		{samples[0], `level=DEBUG msg="step ended" token=ci step=store duration=1s error=boom`},
 		{samples[1], ""},
 		{samples[3], `level=INFO msg=rotated token=ci rotation_id=R trigger=schedule result=success duration=1s slot=2026-03-01T12:00:00.000Z digest=sha256:d grace_ends_at=2026-03-02T12:00:00.000Z`},
+		{samples[7], `level=WARN msg="rotation skipped: nothing was sent to Cloudflare" token=ci rotation_id=R trigger=schedule result=skipped duration=0s reason=preflight error=boom next_try=2026-03-02T12:00:00.000Z step=idle told_again=2026-03-01T13:00:00.000Z`},
+		{asBefore(samples[7]), `level=DEBUG msg="rotation skipped as before: nothing was sent to Cloudflare" token=ci rotation_id=R trigger=schedule result=skipped duration=0s reason=preflight error=boom next_try=2026-03-02T12:00:00.000Z step=idle`},
 		{samples[9], `level=ERROR msg="a new secret waits to be delivered" token=ci rotation_id=R trigger=schedule result=failed duration=0s reason=store error=boom next_try=2026-03-02T12:00:00.000Z step=sealed`},
 		{samples[18], ""},
 		{commanded("", event.Command{Verb: event.OperatorRevokePrevious, Args: []any{"override_in_use", true}, Outcome: "done"}),

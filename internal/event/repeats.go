@@ -72,6 +72,15 @@ func (r *repeats) named(e Event) Event {
 	return e
 }
 
+// toldAgain is when the same is told the next time if it lasts, so that nobody takes the silence for the end of it; zero if
+// each is told, or if this one says the same as one before it.
+func toldAgain(e Event) time.Time {
+	if d, ok := e.Detail.(repeating); ok && e.Kind != d.asBefore() && d.same() != "" {
+		return e.At.Add(toldEvery)
+	}
+	return time.Time{}
+}
+
 // recent says that it was less than an hour ago. A clock that was set back proves nothing.
 func recent(at, now time.Time) bool {
 	since := now.Sub(at)

@@ -167,6 +167,8 @@ func (d RotationEnded) attrs(e Event) []any {
 		attrs = append(attrs, "since", d.CutOffAt)
 	case ReissueProtected, ReissueUnprotected:
 		attrs = append(attrs, "old_works_until", d.CutOffAt)
+	case RotationSkipped:
+		attrs = withTime(attrs, "told_again", toldAgain(e))
 	}
 	return attrs
 }
@@ -204,7 +206,9 @@ func (d RotationStuck) failure() error    { return d.Err }
 func (d RotationStuck) same() string      { return "stuck " + cmp.Or(d.Cause, text(d.Err)) }
 func (d RotationStuck) asBefore() Kind    { return StuckAsBefore }
 func (d RotationStuck) more(Event) string { return "" }
-func (d RotationStuck) attrs(Event) []any { return []any{"error", d.Err} }
+func (d RotationStuck) attrs(e Event) []any {
+	return withTime([]any{"error", d.Err}, "told_again", toldAgain(e))
+}
 
 // SealFailure tells that a new secret is only in memory, because the disk refused it.
 type SealFailure struct {
