@@ -75,7 +75,7 @@ E2E := cd test && go test -count=1 -timeout 25m ./... rotatord/test/program/...
 # All but the race detector compiles as `make build` does, and builds the program first: a package is compiled once, and not
 # for each way to call go. Two go commands that need the same package at the same time both compile it.
 FLAGS := $(shell go env GOFLAGS 2>/dev/null)
-COMPILED_ONCE := check-generated check-vaultd check-vet check-static check-fix check-vuln test e2e
+COMPILED_ONCE := check-generated check-vaultd check-vet check-static check-fix check-vuln test test-simulated e2e
 $(COMPILED_ONCE): export CGO_ENABLED := 0
 $(COMPILED_ONCE): export GOFLAGS := $(strip $(FLAGS) -trimpath)
 RACE := CGO_ENABLED=1 GOFLAGS='$(FLAGS)' go test -race
@@ -101,18 +101,23 @@ test: tools ## all tests: the product with the race detector, deploy/, and again
 	(set -x; $(RACE) -timeout 20m ./...) || failed=yes; \
 	wait $$servers || failed=yes; \
 	[[ -z $$failed ]]
-	go test -run 'FlippedBits|DamagedHeaders|ISC|ArrivalsWithin|SteadyNeighbour|RandomTraffic' ./internal/statedir ./internal/scheduler ./internal/admission
-	go test -run 'TestSharedMachine|HooksInARandomWorld|NoConsumerIsStranded|OwedReissueKeeps|ForThirtyDays' ./internal/rotation -shared.seeds 1000
 	@# What the race detector cannot see: how much is allocated, and what takes too long under it.
 	go test -run 'DecodedOnce|BurstIsDone|StatesAreCheap|UnderTheLimit|RequestsForEachRotation|NoGarbage|ScrapeAllocates|ScrapeTakes|TestLives|StreamIsWhat|WatchIsCheap|TestLinear|TestBlocks|ProcessIsHardened' ./internal/cloudflare ./internal/app ./internal/packed ./internal/httpapi ./internal/config ./cmd/rotatord
 	go test -tags failpoint -run 'Parse|Process' ./internal/failpoint
 	cd tools/mixin && go test -count=1 ./...
 	cd bench && go test -count=1 ./...
-	@# Tests against a real Vault mostly wait. Those of deploy/ run beside them, with a lower priority.
-	@(cd test/deploy && exec nice -n 10 go test -count=1 -timeout 25m ./...) & deploy=$$!; failed=; \
+	@# Tests against a real Vault mostly wait. Those of deploy/, and those that wait for nothing, run beside them, with a lower priority.
+	@(cd test/deploy && exec nice -n 10 go test -count=1 -timeout 25m ./...) & deploy=$$!; \
+	nice -n 15 $(MAKE) --no-print-directory test-simulated & simulated=$$!; failed=; \
 	($(E2E)) || failed=yes; \
+	wait $$simulated || failed=yes; \
 	wait $$deploy || failed=yes; \
 	[[ -z $$failed ]]
+
+.PHONY: test-simulated
+test-simulated: ## the long tests of the product that are in simulated time, or that only read and write
+	go test -run 'FlippedBits|DamagedHeaders|ISC|ArrivalsWithin|SteadyNeighbour|RandomTraffic' ./internal/statedir ./internal/scheduler ./internal/admission
+	go test -run 'TestSharedMachine|HooksInARandomWorld|NoConsumerIsStranded|OwedReissueKeeps|ForThirtyDays' ./internal/rotation -shared.seeds 1000
 
 .PHONY: e2e
 e2e: ## the real binary against a real Vault; the first build of it takes minutes
