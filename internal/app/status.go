@@ -166,7 +166,7 @@ func putBack(s status.Token) (all []status.ToDo) {
 // lastError returns the last error of a token, its cause, and the name of the sink that it is about; empty if it is about none.
 func (a *App) lastError(seen scheduled) (text, cause, sink string) {
 	if err := seen.unrecordedErr; err != nil {
-		return err.Error(), ledgerCause(err), rotation.SinkOf(err)
+		return err.Error(), rotation.CauseOr(err, "ledger"), rotation.SinkOf(err)
 	}
 	if err := cmp.Or(seen.unreadable, a.sharing.errNotJoined()); err != nil {
 		return err.Error(), "ledger", ""
@@ -197,14 +197,6 @@ func (a *App) mendLast(s status.Token, seen scheduled) []status.ToDo {
 		return status.StepsOf(c)
 	}
 	return nil
-}
-
-// ledgerCause returns the cause of an error of the ledger.
-func ledgerCause(err error) string {
-	if cause := rotation.CauseOf(err); cause != rotation.CauseOther {
-		return cause
-	}
-	return "ledger"
 }
 
 // accountOf returns the account with a name; nil if no token is in it.

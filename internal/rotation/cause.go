@@ -44,17 +44,17 @@ func CauseOf(err error) string {
 	return CauseOther
 }
 
-// StuckOn returns what tells that a token could not be worked on.
-func StuckOn(err error) event.RotationStuck {
-	return event.RotationStuck{Err: err, Cause: stableWord(err)}
-}
-
-// stableWord is the cause of an error, and empty if there is no word for it.
-func stableWord(err error) string {
+// CauseOr returns the cause of an error, or another word if the error does not say one.
+func CauseOr(err error, otherwise string) string {
 	if cause := CauseOf(err); cause != CauseOther {
 		return cause
 	}
-	return ""
+	return otherwise
+}
+
+// StuckOn returns what tells that a token could not be worked on.
+func StuckOn(err error) event.RotationStuck {
+	return event.RotationStuck{Err: err, Cause: CauseOr(err, "")}
 }
 
 // Cause implements [Cause].

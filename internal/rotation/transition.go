@@ -334,9 +334,7 @@ func (r Record) failed(f failure) Record {
 		r.Failures++
 	}
 	r.NotBefore, r.LastError, r.LastSink = f.next, f.err.Error(), SinkOf(f.err)
-	if r.LastCause = CauseOf(f.err); r.LastCause == CauseOther {
-		r.LastCause = f.reason
-	}
+	r.LastCause = CauseOr(f.err, f.reason)
 	return r
 }
 
