@@ -71,6 +71,10 @@ generate: ## write all generated files again
 
 # -count=1: what is tested is outside of the module, and the cache of test results does not see it.
 E2E := cd test && go test -count=1 -timeout 25m ./... rotatord/test/program/...
+# A recipe that runs these says so by this variable, and not by $(MAKE): `make --dry-run` runs each line that names make.
+SIMULATED := \
+	go test -run 'FlippedBits|DamagedHeaders|ISC|ArrivalsWithin|SteadyNeighbour|RandomTraffic' ./internal/statedir ./internal/scheduler ./internal/admission && \
+	go test -run 'TestSharedMachine|HooksInARandomWorld|NoConsumerIsStranded|OwedReissueKeeps|ForThirtyDays' ./internal/rotation -shared.seeds 1000
 
 # All but the race detector compiles as `make build` does, and builds the program first: a package is compiled once, and not
 # for each way to call go. Two go commands that need the same package at the same time both compile it.
@@ -108,7 +112,7 @@ test: tools ## all tests: the product with the race detector, deploy/, and again
 	cd bench && go test -count=1 ./...
 	@# Tests against a real Vault mostly wait. Those of deploy/, and those that wait for nothing, run beside them, with a lower priority.
 	@(cd test/deploy && exec nice -n 10 go test -count=1 -timeout 25m ./...) & deploy=$$!; \
-	nice -n 15 $(MAKE) --no-print-directory test-simulated & simulated=$$!; failed=; \
+	(renice -n 15 $$BASHPID >/dev/null; set -x; $(SIMULATED)) & simulated=$$!; failed=; \
 	($(E2E)) || failed=yes; \
 	wait $$simulated || failed=yes; \
 	wait $$deploy || failed=yes; \
@@ -116,8 +120,7 @@ test: tools ## all tests: the product with the race detector, deploy/, and again
 
 .PHONY: test-simulated
 test-simulated: ## the long tests of the product that are in simulated time, or that only read and write
-	go test -run 'FlippedBits|DamagedHeaders|ISC|ArrivalsWithin|SteadyNeighbour|RandomTraffic' ./internal/statedir ./internal/scheduler ./internal/admission
-	go test -run 'TestSharedMachine|HooksInARandomWorld|NoConsumerIsStranded|OwedReissueKeeps|ForThirtyDays' ./internal/rotation -shared.seeds 1000
+	$(SIMULATED)
 
 .PHONY: e2e
 e2e: ## the real binary against a real Vault; the first build of it takes minutes

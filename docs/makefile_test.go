@@ -43,3 +43,42 @@ func TestMakefileNamesTests(t *testing.T) {
 		t.Errorf("only %d names were found", names)
 	}
 }
+
+// TestDryRunRunsNothing: `make --dry-run` runs a line of a recipe that contains $(MAKE), so such a line contains nothing else.
+// A line that begins with + it runs too.
+func TestDryRunRunsNothing(t *testing.T) {
+	makefile, err := os.ReadFile(filepath.Join(root, "Makefile"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if line := ranInDryRun(string(makefile)); line != "" {
+		t.Errorf("make --dry-run runs this line of the Makefile: %s", line)
+	}
+	for _, recipe := range []string{
+		"\tnice -n 15 $(MAKE) other & other=$$!; \\\n\tgo test ./...\n",
+		"\tgo test ./... && \\\n\t${MAKE} other\n",
+		"\t@+go test ./...\n",
+	} {
+		if ranInDryRun(recipe) == "" {
+			t.Errorf("not found in %q", recipe)
+		}
+	}
+	for _, recipe := range []string{"\t$(MAKE) other\n", "\t@$(MAKE) --no-print-directory other\n", "# Not $(MAKE).\n", "\tgo test ./... +x\n"} {
+		if line := ranInDryRun(recipe); line != "" {
+			t.Errorf("found %q in %q", line, recipe)
+		}
+	}
+}
+
+// ranInDryRun returns a command of a recipe that is not a call of make alone, and that `make --dry-run` runs.
+func ranInDryRun(makefile string) string {
+	makefile = strings.ReplaceAll(makefile, "\\\n", " ")
+	for _, line := range regexp.MustCompile(`(?m)^\t.*`).FindAllString(makefile, -1) {
+		plus := regexp.MustCompile(`^\t[@-]*\+`).MatchString(line)
+		calls := strings.Contains(line, "$(MAKE)") || strings.Contains(line, "${MAKE}")
+		if plus || calls && !regexp.MustCompile(`^\t[@-]*\$[({]MAKE[)}][\w -]*$`).MatchString(line) {
+			return line
+		}
+	}
+	return ""
+}
