@@ -31,6 +31,11 @@ type patientMethod interface {
 	notBefore() time.Time
 }
 
+// borrowingMethod is a method whose credential only another program has. Its replacement is not seen before the next login.
+type borrowingMethod interface {
+	borrows()
+}
+
 // methodOf returns the method that is configured.
 func (s *Session) methodOf(c config.VaultAuth) authMethod {
 	m := methods{session: s}

@@ -36,6 +36,8 @@ func (agentAuth) logIn(ctx context.Context, library *api.Client) (lease, error) 
 
 func (agentAuth) changed(context.Context) bool { return false }
 
+func (agentAuth) borrows() {}
+
 // lookAtAgent asks how long the agent's token lasts now. It returns true if the agent has no valid token.
 func (s *Session) lookAtAgent(ctx context.Context) (gone bool) {
 	ctx, cancel := context.WithTimeout(ctx, loginTimeout)

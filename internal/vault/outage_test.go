@@ -42,6 +42,30 @@ func TestLoginAfterAnOutage(t *testing.T) {
 	}
 }
 
+// TestAgentThatGetsAToken: an agent's token is not seen to change, so a session is there within fifteen seconds after the agent has one.
+func TestAgentThatGetsAToken(t *testing.T) {
+	for name, without := range map[string]int{"not valid": 403, "none": 400} {
+		for _, away := range []time.Duration{time.Minute, time.Hour} {
+			synctest.Test(t, func(t *testing.T) {
+				there := time.Now().Add(away)
+				var session time.Time
+				keepAs(t, &config.AgentAuth{}, away+time.Minute, func(*http.Request) (int, string) {
+					if time.Now().Before(there) {
+						return without, `{"errors":["permission denied"]}`
+					}
+					if session.IsZero() {
+						session = time.Now()
+					}
+					return 200, `{"data":{"ttl":3600,"renewable":true}}`
+				})
+				if late := session.Sub(there); session.IsZero() || late > maxLoginWait {
+					t.Errorf("%s for %s: a session %s after the agent had a token", name, away, late)
+				}
+			})
+		}
+	}
+}
+
 // TestAnotherCredentialEndsThePause: a corrected file is tried at once.
 func TestAnotherCredentialEndsThePause(t *testing.T) {
 	server, c := approleServer(t, time.Hour, 0)

@@ -17,6 +17,15 @@ func refused(err error) bool {
 	return ok && !e.Foreign && e.Status >= 400 && e.Status < 500 && e.Status != http.StatusTooManyRequests && e.Status != http.StatusPreconditionFailed
 }
 
+// longestPause returns the longest pause after a login that failed with err. The same credential would be refused again, so that
+// pause is a long one. What another program adds may be another credential by then.
+func (s *Session) longestPause(err error) time.Duration {
+	if _, borrows := s.login.(borrowingMethod); refused(err) && !borrows {
+		return maxRefusedWait
+	}
+	return maxLoginWait
+}
+
 // keptBack returns for how long the method keeps back the credential that Vault refused with err.
 func (s *Session) keptBack(err error) time.Duration {
 	if m, ok := s.login.(patientMethod); ok && counts(err) {

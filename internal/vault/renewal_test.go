@@ -25,7 +25,12 @@ func (f inMemory) RoundTrip(r *http.Request) (*http.Response, error) {
 // keepFor runs a session with AppRole for a while of the bubble's time.
 func keepFor(t *testing.T, d time.Duration, vault inMemory) (s *Session) {
 	t.Helper()
-	auth := &config.AppRole{Mount: "approle", RoleID: file(t, roleID), SecretID: file(t, secretID)}
+	return keepAs(t, &config.AppRole{Mount: "approle", RoleID: file(t, roleID), SecretID: file(t, secretID)}, d, vault)
+}
+
+// keepAs is keepFor with another auth method.
+func keepAs(t *testing.T, auth config.VaultAuth, d time.Duration, vault inMemory) (s *Session) {
+	t.Helper()
 	s, err := New(config.Vault{Address: "http://127.0.0.1:1", Timeout: 5 * time.Second, Auth: auth}, nil, nil)
 	if err != nil {
 		t.Fatal(err)

@@ -45,7 +45,8 @@ const (
 	// within pause of a login does not cause another login.
 	pause        = 10 * time.Second
 	loginTimeout = 30 * time.Second
-	// maxLoginWait is the longest pause between two logins while Vault does not answer, or is sealed.
+	// maxLoginWait is the longest pause between two logins while Vault does not answer, is sealed, or refuses the token
+	// of an agent, which may have another one each time.
 	maxLoginWait = 15 * time.Second
 	// maxRefusedWait is the longest pause after logins that Vault refused. Another content of the credential's file
 	// ends it. Approle waits longer: see lockoutGuard.
@@ -141,10 +142,7 @@ func (s *Session) Run(ctx context.Context) {
 			if ctx.Err() != nil {
 				return
 			}
-			longest := maxLoginWait
-			if refused(err) {
-				longest = maxRefusedWait
-			}
+			longest := s.longestPause(err)
 			wait.MaxInterval = longest * 2 / 3 // the pauses vary by half
 			pause := max(min(wait.NextBackOff(), longest), retryAfter(err), s.keptBack(err))
 			s.tell(event.VaultLogin{Vault: s.config.Address, Method: s.login.name(), Err: err, RetryIn: pause})
