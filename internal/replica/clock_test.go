@@ -154,9 +154,7 @@ func TestClockOfVaultIsWrong(t *testing.T) {
 		for _, m := range all {
 			m.expect(2)
 		}
-		third, fourth := w.start("third", "p", "h3"), w.start("fourth", "p", "h4")
-		third.ahead.Store(int64(-time.Hour)) // as Vault's
-		fourth.ahead.Store(int64(-time.Hour))
+		third, fourth := w.start("third", "p", "h3", clock(-time.Hour)), w.start("fourth", "p", "h4", clock(-time.Hour)) // as Vault's
 		pass(5 * time.Minute)
 		for i, m := range append(all, third, fourth) {
 			if (m.MayBegin() == nil) != (i >= 2) { // three clocks of five agree
@@ -165,15 +163,12 @@ func TestClockOfVaultIsWrong(t *testing.T) {
 		}
 	})
 	each(t, func(t *testing.T, w *world) {
-		a := w.start("a", "p", "h")
-		a.ahead.Store(int64(time.Hour))
+		a := w.start("a", "p", "h", clock(time.Hour))
 		pass(time.Hour)
 		a.expect(1)
 		var rest []*member
 		for i, ahead := range []time.Duration{time.Hour, 0} {
-			m := w.start(string(rune('b'+i)), "p", "h")
-			m.ahead.Store(int64(ahead))
-			rest = append(rest, m)
+			rest = append(rest, w.start(string(rune('b'+i)), "p", "h", clock(ahead)))
 		}
 		pass(5 * time.Minute)
 		a.expect(3) // two say this, and one and Vault say that

@@ -182,8 +182,7 @@ func TestStoreAway(t *testing.T) {
 // TestStartWithoutStore: a replica that starts while the store is away begins when it is there.
 func TestStartWithoutStore(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
-		a := w.start("a", "p", "h")
-		a.cut()
+		a := w.start("a", "p", "h", (*member).cut)
 		pass(time.Hour)
 		if a.MayBegin() == nil {
 			t.Error("it may begin without the store")
@@ -191,8 +190,7 @@ func TestStartWithoutStore(t *testing.T) {
 		if err := a.Leave(t.Context()); err != nil {
 			t.Errorf("leaving without ever having been seen: %v", err)
 		}
-		b := w.start("b", "p", "h")
-		b.cut()
+		b := w.start("b", "p", "h", (*member).cut)
 		pass(time.Minute)
 		b.heal()
 		pass(3 * time.Second)

@@ -147,6 +147,11 @@ func (m *member) cut() {
 	m.client.Break(func(string, string) kvtest.Fault { return kvtest.Fault{Before: kvtest.ErrLost} })
 }
 
+// clock has a replica start with a wall clock that is ahead.
+func clock(ahead time.Duration) func(*member) {
+	return func(m *member) { m.ahead.Store(int64(ahead)) }
+}
+
 // heal lets its requests through.
 func (m *member) heal() {
 	m.client.Break(func(string, string) kvtest.Fault { return kvtest.Fault{Delay: m.w.slow / 2, Late: m.w.slow / 2} })
