@@ -74,7 +74,7 @@ E2E := cd test && go test -count=1 -timeout 25m ./... rotatord/test/program/...
 # A recipe that runs these says so by this variable, and not by $(MAKE): `make --dry-run` runs each line that names make.
 SIMULATED := \
 	go test -run 'FlippedBits|DamagedHeaders|ISC|ArrivalsWithin|SteadyNeighbour|RandomTraffic' ./internal/statedir ./internal/scheduler ./internal/admission && \
-	go test -run 'TestSharedMachine|HooksInARandomWorld|NoConsumerIsStranded|OwedReissueKeeps|ForThirtyDays' ./internal/rotation -shared.seeds 1000
+	go test -run 'TestSharedMachine|HooksInARandomWorld|NoConsumerIsStranded|OwedReissueKeeps|ForThirtyDays|TestReplaceMachine|TestRestoreMachine' ./internal/rotation -shared.seeds 1000
 
 # All but the race detector compiles as `make build` does, and builds the program first: a package is compiled once, and not
 # for each way to call go. Two go commands that need the same package at the same time both compile it.
@@ -106,7 +106,8 @@ test: tools ## all tests: the product with the race detector, deploy/, and again
 	wait $$servers || failed=yes; \
 	[[ -z $$failed ]]
 	@# What the race detector cannot see: how much is allocated, and what takes too long under it.
-	go test -run 'DecodedOnce|BurstIsDone|StatesAreCheap|UnderTheLimit|RequestsForEachRotation|NoGarbage|ScrapeAllocates|ScrapeTakes|TestLives|StreamIsWhat|WatchIsCheap|TestLinear|TestBlocks|ProcessIsHardened' ./internal/cloudflare ./internal/app ./internal/packed ./internal/httpapi ./internal/config ./cmd/rotatord
+	go test -run 'DecodedOnce|BurstIsDone|StatesAreCheap|UnderTheLimit|RequestsForEachRotation|NoGarbage|ScrapeAllocates|ScrapeTakes|TestLives|StreamIsWhat|WatchIsCheap|TestLinear|TestBlocks|ProcessIsHardened|EndlessAnswers|SchemaAgrees|StreamIsSmall|DeadIsForgotten|IdleReplica|NoticesArrive|TestBadFiles' ./internal/cloudflare ./internal/app ./internal/packed ./internal/httpapi ./internal/config ./internal/status ./internal/replica ./internal/ledger/transfer ./cmd/rotatord
+	go test -run 'TestDisasters|TestSettings|TestFiles' ./internal/drill
 	go test -tags failpoint -run 'Parse|Process' ./internal/failpoint
 	cd tools/mixin && go test -count=1 ./...
 	cd bench && go test -count=1 ./...

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"rotatord/internal/racedetector"
 )
 
 // This file runs the command blocks of the documents: those in sh, and those with lines that begin with a prompt.
@@ -228,12 +230,9 @@ func asExit(err error, exit **exec.ExitError) bool {
 	return ok
 }
 
-// raceDetector is set where each process takes ten times as long to start.
-var raceDetector bool
-
 // TestBlocks runs each block of commands of the documents that is not marked as an illustration.
 func TestBlocks(t *testing.T) {
-	if raceDetector {
+	if racedetector.On {
 		t.Skip("it takes too long with the race detector, and runs without")
 	}
 	for _, program := range []string{"bash", "curl", "setsid", "make"} {

@@ -16,11 +16,13 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"rotatord/internal/racedetector"
 )
 
 // TestProcessIsHardened looks at the real program as the kernel does, for each kind of command. What the two settings do is tested in internal/harden.
 func TestProcessIsHardened(t *testing.T) {
-	if raceDetector {
+	if racedetector.On {
 		t.Skip("it takes too long with the race detector, and runs without")
 	}
 	if os.Geteuid() != 0 {

@@ -13,9 +13,6 @@ import (
 	"rotatord/internal/rotation"
 )
 
-// raceDetector is set where everything takes ten times as long.
-var raceDetector bool
-
 // spend sends requests one after the other for d, each of which takes a while, and returns when they were
 // sent.
 func spend(t *testing.T, b *Budget, d, takes time.Duration) (sent []time.Time) {

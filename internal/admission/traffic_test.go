@@ -17,6 +17,7 @@ import (
 
 	"rotatord/internal/cloudflare/cfsim"
 	"rotatord/internal/moment"
+	"rotatord/internal/racedetector"
 	"rotatord/internal/rotation"
 	"rotatord/internal/secret"
 )
@@ -207,7 +208,7 @@ func (f *flow) other(n neighbour, share int, end <-chan struct{}) {
 // fewChecks makes rapid do fewer checks in short tests, unless the number was set on the command line.
 func fewChecks(t *testing.T, n int) {
 	t.Helper()
-	if checks := flag.Lookup("rapid.checks"); checks.Value.String() == checks.DefValue && (testing.Short() || raceDetector) {
+	if checks := flag.Lookup("rapid.checks"); checks.Value.String() == checks.DefValue && (testing.Short() || racedetector.On) {
 		if err := checks.Value.Set(strconv.Itoa(n)); err != nil {
 			t.Fatal(err)
 		}
@@ -217,7 +218,7 @@ func fewChecks(t *testing.T, n int) {
 
 // seeds returns how many random worlds a test plays. The race detector sees few of them; make test plays all without it.
 func seeds() uint64 {
-	if raceDetector {
+	if racedetector.On {
 		return 4
 	}
 	return 20

@@ -98,6 +98,7 @@ var allowed = map[string][]string{
 	// Neither the check of a file's structure nor a test disk knows what the file contains.
 	"internal/ledger/boltfile":  {},
 	"internal/durable/disktest": {},
+	"internal/racedetector":     {},
 
 	// Doubles know nothing about the product except the type that keeps a secret from being printed. The
 	// suites for sinks and ledgers have the core's types.

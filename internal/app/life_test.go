@@ -14,6 +14,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"rotatord/internal/racedetector"
 	"rotatord/internal/rotation"
 )
 
@@ -304,15 +305,12 @@ func (w *living) look(ctx context.Context) {
 // lifeChecks is how many lives TestLives runs, unless -rapid.checks says otherwise.
 var lifeChecks = "2000"
 
-// raceDetector is set where each life takes ten times as long.
-var raceDetector bool
-
 // TestLives runs thousands of random lives of a token in the daemon's own engine. Whatever the schedule, its
 // jitter and window, freezes and pauses, downtimes, a wall clock that is set, and failures that end: each
 // slot is served at most once, and exactly once unless skip, a freeze or a pause says otherwise. A failing
 // life is made as small as possible, and kept in testdata/rapid to be run again.
 func TestLives(t *testing.T) {
-	if testing.Short() || raceDetector {
+	if testing.Short() || racedetector.On {
 		lifeChecks = "25"
 	}
 	checks := flag.Lookup("rapid.checks")

@@ -23,6 +23,7 @@ import (
 	"rotatord/internal/config"
 	"rotatord/internal/event"
 	"rotatord/internal/httpapi"
+	"rotatord/internal/racedetector"
 	"rotatord/internal/rotation"
 	"rotatord/internal/scheduler"
 )
@@ -301,7 +302,7 @@ func byLoop(t *testing.T, n int, patient, shared bool) (r limitResult) {
 // TestUnderTheLimit compares what the daemon needs for 5,000 tokens that are due at once with the best that
 // is possible: of each window everything that others leave, at its very beginning.
 func TestUnderTheLimit(t *testing.T) {
-	if testing.Short() || raceDetector {
+	if testing.Short() || racedetector.On {
 		t.Skip("it takes seconds")
 	}
 	const n = 5000
@@ -366,7 +367,7 @@ func TestLeftAlone(t *testing.T) {
 
 // TestRequestsForEachRotation counts the requests of 1,000 tokens; of a week in a verbose run.
 func TestRequestsForEachRotation(t *testing.T) {
-	if testing.Short() || raceDetector {
+	if testing.Short() || racedetector.On {
 		t.Skip("it takes seconds")
 	}
 	for _, test := range []struct {

@@ -11,6 +11,7 @@ import (
 
 	"rotatord/internal/config"
 	"rotatord/internal/packed"
+	"rotatord/internal/racedetector"
 	"rotatord/internal/rotation"
 	"rotatord/internal/scheduler"
 	"rotatord/internal/sink"
@@ -43,7 +44,7 @@ func healthyFleet(t *testing.T, n int) *App {
 
 // TestStatesAreCheap: what the metrics read of a token that is all right allocates its last rotation, and nothing else.
 func TestStatesAreCheap(t *testing.T) {
-	if raceDetector {
+	if racedetector.On {
 		t.Skip("the race detector has pools lose some of what they are given")
 	}
 	var allocated [2]float64

@@ -16,6 +16,7 @@ import (
 	"rotatord/internal/event"
 	"rotatord/internal/httpapi"
 	"rotatord/internal/precheck"
+	"rotatord/internal/racedetector"
 	"rotatord/internal/rotation"
 	"rotatord/internal/secret"
 	"rotatord/internal/status"
@@ -271,7 +272,7 @@ func watchConfig(tokens ...config.Token) *config.Config {
 // TestWatchIsCheap: each of 10,000 sinks is read once in a period, evenly spread, few at a time. The ledger is not
 // asked. Each sink has the same place in the period after a restart.
 func TestWatchIsCheap(t *testing.T) {
-	if raceDetector {
+	if racedetector.On {
 		t.Skip("it takes too long with the race detector, and runs without")
 	}
 	const n, periods = 10_000, 2

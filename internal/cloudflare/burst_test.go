@@ -12,6 +12,7 @@ import (
 	"rotatord/internal/admission"
 	"rotatord/internal/cloudflare/cfsim"
 	"rotatord/internal/config"
+	"rotatord/internal/racedetector"
 )
 
 // cloud is a simulated Cloudflare that takes a while to answer.
@@ -120,9 +121,6 @@ func all(t *testing.T, n int, clients ...*Client) time.Duration {
 	return time.Since(start)
 }
 
-// raceDetector is set where everything takes ten times as long.
-var raceDetector bool
-
 // evenly returns another user who sends so many requests in each window.
 func evenly(each int) func(*cloud, <-chan struct{}) {
 	return func(c *cloud, end <-chan struct{}) {
@@ -142,7 +140,7 @@ func evenly(each int) func(*cloud, <-chan struct{}) {
 // TestBurstIsDoneInTime sends some 5,000 requests at once, alone and beside other users, and compares the
 // time with the best that is possible: everything that is left of each window, at its beginning.
 func TestBurstIsDoneInTime(t *testing.T) {
-	if testing.Short() || raceDetector {
+	if testing.Short() || racedetector.On {
 		t.Skip("it takes seconds")
 	}
 	const quota = 1200

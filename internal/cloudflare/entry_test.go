@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"testing"
+
+	"rotatord/internal/racedetector"
 )
 
 // entryJSON is an entry of a listing as Cloudflare sends it.
@@ -14,7 +16,7 @@ func entryJSON(i int) json.RawMessage {
 
 // TestEntriesAreDecodedOnce: a listing of 100,000 entries is most of what a start has to do, and each was decoded twice.
 func TestEntriesAreDecodedOnce(t *testing.T) {
-	if raceDetector {
+	if racedetector.On {
 		t.Skip("what is allocated differs under the race detector")
 	}
 	const n = 1000

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"rotatord/internal/cloudflare"
+	"rotatord/internal/racedetector"
 	"rotatord/internal/rotation"
 )
 
@@ -109,6 +110,9 @@ func TestHTTP2Server(t *testing.T) {
 
 // TestEndlessAnswers: what each operation returns for an endless body, and how much of it is read.
 func TestEndlessAnswers(t *testing.T) {
+	if racedetector.On {
+		t.Skip("it moves many megabytes, and runs without the race detector")
+	}
 	var written atomic.Int64
 	for name, test := range map[string]struct{ start, more string }{
 		"no JSON":         {"", strings.Repeat("x", 64<<10)},

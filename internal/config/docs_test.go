@@ -21,6 +21,7 @@ import (
 
 	"rotatord/internal/config"
 	"rotatord/internal/config/raw"
+	"rotatord/internal/racedetector"
 )
 
 const (
@@ -383,6 +384,9 @@ func TestSchemaKnowsTheSameFields(t *testing.T) {
 // TestSchemaAgrees validates files with the schema: those that the daemon accepts
 // pass, and those with a fault that a schema can express do not.
 func TestSchemaAgrees(t *testing.T) {
+	if racedetector.On {
+		t.Skip("it has one goroutine, and runs without the race detector")
+	}
 	var schema openapi3.Schema
 	if err := json.Unmarshal(read(t, schemaPath), &schema); err != nil {
 		t.Fatal(err)

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"rotatord/internal/racedetector"
 )
 
 // fleets are files of n tokens, each with something that could cost more for each token the more tokens there are.
@@ -95,12 +97,9 @@ func freezesOf(n int) string {
 	return b.String()
 }
 
-// raceDetector is set where everything takes ten times as long.
-var raceDetector bool
-
 // TestLinear: reading four times as many tokens takes about four times as many allocations, bytes and comparisons.
 func TestLinear(t *testing.T) {
-	if raceDetector {
+	if racedetector.On {
 		t.Skip("it takes too long with the race detector, and runs without")
 	}
 	const n, most = 500, 5

@@ -21,6 +21,7 @@ import (
 
 	"rotatord/internal/event"
 	"rotatord/internal/httpapi"
+	"rotatord/internal/racedetector"
 	"rotatord/internal/rotation"
 	"rotatord/internal/status"
 )
@@ -87,7 +88,7 @@ func scrape(handler http.Handler, path string, headers ...string) *httptest.Resp
 func TestStreamIsWhatTheRegistryGives(t *testing.T) {
 	t.Parallel()
 	sizes := []int{0, 1, httpapi.Piece - 1, httpapi.Piece, 3*httpapi.Piece + 7}
-	if raceDetector { // all of them run without it
+	if racedetector.On { // all of them run without it
 		sizes = []int{1}
 	}
 	for _, n := range sizes {
@@ -335,9 +336,6 @@ func TestBrokenScrapeIsCutOff(t *testing.T) {
 	}
 }
 
-// raceDetector is set if the race detector is on.
-var raceDetector bool
-
 // nobody takes everything and keeps nothing.
 type nobody struct{ header http.Header }
 
@@ -348,7 +346,7 @@ func (w nobody) WriteHeader(int)             {}
 // TestScrapeAllocatesTheSame: a scrape of four times as many tokens does not allocate more. The library's encoder of
 // OpenMetrics allocates for each piece, and none allocates for a series.
 func TestScrapeAllocatesTheSame(t *testing.T) {
-	if raceDetector {
+	if racedetector.On {
 		t.Skip("pools lose what they are given")
 	}
 	for _, only := range []bool{false, true} {
@@ -375,7 +373,7 @@ func TestScrapeAllocatesTheSame(t *testing.T) {
 
 // TestScrapeTakesLittle: what a scrape holds is small for each token, also if no space of an earlier one is left.
 func TestScrapeTakesLittle(t *testing.T) {
-	if raceDetector {
+	if racedetector.On {
 		t.Skip("pools lose what they are given")
 	}
 	const n = 10_000

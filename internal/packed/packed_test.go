@@ -10,6 +10,7 @@ import (
 	"pgregory.net/rapid"
 
 	"rotatord/internal/packed"
+	"rotatord/internal/racedetector"
 	"rotatord/internal/rotation"
 )
 
@@ -117,13 +118,10 @@ func record() rotation.Record {
 	}
 }
 
-// raceDetector is set if the race detector is on.
-var raceDetector bool
-
 // TestNoGarbage: what is shown of all tokens unpacks each of them, and leaves no memory behind. A packed record has a
 // string and no more.
 func TestNoGarbage(t *testing.T) {
-	if raceDetector {
+	if racedetector.On {
 		t.Skip("it would count what the pools lose")
 	}
 	p := packed.Of(record())

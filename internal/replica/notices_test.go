@@ -11,12 +11,17 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"rotatord/internal/racedetector"
 )
 
 // TestNoticesArrive: what one replica tells, all others know within ten seconds, whenever it is told and although each
 // request takes a third of a second. Also what a replica tells in its first moment.
 func TestNoticesArrive(t *testing.T) {
 	for _, n := range []int{3, 10} {
+		if n > 3 && racedetector.On { // three have the same races
+			continue
+		}
 		each(t, func(t *testing.T, w *world) {
 			w.slow = 300 * time.Millisecond
 			all := w.startAll(n)
@@ -172,6 +177,9 @@ func TestSweep(t *testing.T) {
 // TestRequestsOfAnIdleReplica counts what each of some idle replicas asks of Vault in an hour, against the table in
 // docs/adr/0031.
 func TestRequestsOfAnIdleReplica(t *testing.T) {
+	if racedetector.On {
+		t.Skip("it lasts hours of simulated time, and runs without the race detector")
+	}
 	page, err := os.ReadFile("../../docs/adr/0031-every-replica-is-active.md")
 	if err != nil {
 		t.Fatal(err)

@@ -11,6 +11,7 @@ import (
 
 	"rotatord/internal/kvstore"
 	"rotatord/internal/kvstore/kvtest"
+	"rotatord/internal/racedetector"
 )
 
 // TestMembers: replicas find each other. One that leaves is known to have left within a few seconds, one that has died after
@@ -72,6 +73,9 @@ func TestStartTogether(t *testing.T) {
 
 // TestDeadIsForgotten: the entry of a replica is removed a day after its last write, and an hour after that if it has said that it stops.
 func TestDeadIsForgotten(t *testing.T) {
+	if racedetector.On {
+		t.Skip("it lasts days of simulated time, and runs without the race detector")
+	}
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 2*time.Minute)
 		all := w.startAll(4)

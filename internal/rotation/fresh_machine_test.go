@@ -324,7 +324,7 @@ func (m *replaceMachine) checkEnd() {
 }
 
 // replaceChecks is how many scenarios TestReplaceMachine runs, unless -rapid.checks is given.
-const replaceChecks = "150"
+var replaceChecks = "150"
 
 // TestReplaceMachine runs many random scenarios.
 func TestReplaceMachine(t *testing.T) {

@@ -9,5 +9,6 @@ package rotation_test
 // in simulated time they never run at once. make test runs it without the detector.
 func init() {
 	machineChecks, sharedChecks = "1000", 0
+	restoreChecks, replaceChecks = 300, "15"
 	hookWorlds, strandedChecks, longTimes = 150, "15", false
 }

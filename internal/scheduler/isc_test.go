@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"rotatord/internal/racedetector"
 	"rotatord/internal/scheduler"
 )
 
@@ -207,9 +208,6 @@ func TestISCTable(t *testing.T) {
 	}
 }
 
-// raceDetector says that the race detector is at work, which makes this ten times slower.
-var raceDetector bool
-
 // TestISC holds slots against those of ISC cron, which another program computed from its
 // rules: every one in 21 years, for 48 expressions in ten zones. -short goes to three zones,
 // and it and the race detector look at frequent slots only where clocks are set.
@@ -227,7 +225,7 @@ func TestISC(t *testing.T) {
 					t.Fatal(err)
 				}
 				difference := compareAround(schedule, zone.changes, want.around)
-				if frequent := want.count > 6000; difference == "" && !(frequent && (testing.Short() || raceDetector)) {
+				if frequent := want.count > 6000; difference == "" && !(frequent && (testing.Short() || racedetector.On)) {
 					difference = compareAll(schedule, want)
 				}
 				if difference != "" {

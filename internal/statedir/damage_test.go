@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"rotatord/internal/racedetector"
 	"rotatord/internal/rotation"
 	"rotatord/internal/statedir"
 )
@@ -74,15 +75,12 @@ func outcome(t *testing.T, what, dir string, ledger []byte, want []rotation.Reco
 	return good
 }
 
-// raceDetector makes the tests short that open a directory thousands of times. They run in full without it.
-var raceDetector bool
-
 // TestFlippedBits flips single bits and overwrites single bytes everywhere in the ledger file.
 func TestFlippedBits(t *testing.T) {
 	dir, ledger, want := usedDir(t)
 	random := rand.New(rand.NewPCG(2026, 11))
 	step := 20
-	if testing.Short() || raceDetector {
+	if testing.Short() || racedetector.On {
 		step = 150
 	}
 	good, refused := 0, 0
@@ -110,7 +108,7 @@ func TestFlippedBits(t *testing.T) {
 // TestDamagedHeaders flips every bit that bbolt relies on: in the headers of the pages, the two roots, and
 // the first entries of each page.
 func TestDamagedHeaders(t *testing.T) {
-	if testing.Short() || raceDetector {
+	if testing.Short() || racedetector.On {
 		t.Skip("opens a journal some ten thousand times")
 	}
 	dir, ledger, want := usedDir(t)
