@@ -6,6 +6,7 @@ package deploy
 
 import (
 	"bytes"
+	"flag"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -46,6 +47,13 @@ func tool(t *testing.T, name string) string {
 	}
 	t.Skipf(hint, name)
 	return ""
+}
+
+// TestMain lets the tests that wait for rollouts run at the same time, also where there are few processors.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	_ = flag.Set("test.parallel", "4")
+	m.Run()
 }
 
 // run runs a program and returns its two outputs together.
