@@ -4,6 +4,8 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -12,46 +14,64 @@ import (
 	"testing"
 )
 
-// patterns are those of the tests that the Makefile runs in packages of the product: the names of a pattern, by package.
-func patterns(t *testing.T) map[string][]string {
+// testRun is a run of tests of the product that the Makefile has: those with a name that matches, in some packages.
+type testRun struct {
+	pattern string
+	dirs    []string
+}
+
+// testRuns reads them in the Makefile.
+func testRuns(t *testing.T) (all []testRun) {
 	t.Helper()
 	makefile, err := os.ReadFile(filepath.Join(root, "Makefile"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	all := map[string][]string{}
 	for _, line := range regexp.MustCompile(`(?m)^\tgo test .*-run '?([\w|]+)'?((?: \./[\w/]+)+)`).FindAllStringSubmatch(string(makefile), -1) {
+		run := testRun{pattern: line[1]}
 		for dir := range strings.FieldsSeq(line[2]) {
-			all[filepath.Clean(dir)] = append(all[filepath.Clean(dir)], line[1])
+			run.dirs = append(run.dirs, filepath.Clean(dir))
+		}
+		all = append(all, run)
+	}
+	return all
+}
+
+// functions returns the functions of the tests in a package, by name.
+func functions(t *testing.T, dir string) map[string]*ast.FuncDecl {
+	t.Helper()
+	paths, err := filepath.Glob(filepath.Join(root, dir, "*_test.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := map[string]*ast.FuncDecl{}
+	for _, path := range paths {
+		file, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, declared := range file.Decls {
+			if f, ok := declared.(*ast.FuncDecl); ok && f.Recv == nil {
+				all[f.Name.Name] = f
+			}
 		}
 	}
 	return all
 }
 
-// TestMakefileNamesTests: each name in a pattern of tests that the Makefile runs is part of the name of a test in a package
+// TestMakefileNamesTests: each name in a pattern of tests that the Makefile runs is part of the name of a test in the packages
 // beside it. `go test -run` is content with a pattern that matches nothing.
 func TestMakefileNamesTests(t *testing.T) {
-	tests := map[string]string{} // the tests that a pattern may mean
-	for dir, all := range patterns(t) {
-		files, err := filepath.Glob(filepath.Join(root, dir, "*_test.go"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, path := range files {
-			text, err := os.ReadFile(path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, pattern := range all {
-				tests[pattern] += strings.Join(regexp.MustCompile(`(?m)^func Test\w+`).FindAllString(string(text), -1), "\n") + "\n"
-			}
-		}
-	}
 	names := 0
-	for pattern, there := range tests {
-		for name := range strings.SplitSeq(pattern, "|") {
-			if names++; !strings.Contains(there, name) {
-				t.Errorf("the Makefile runs tests named %q, and there is none in the packages beside it", name)
+	for _, run := range testRuns(t) {
+		var tests []string
+		for _, dir := range run.dirs {
+			tests = slices.AppendSeq(tests, maps.Keys(functions(t, dir)))
+		}
+		for name := range strings.SplitSeq(run.pattern, "|") {
+			names++
+			if !slices.ContainsFunc(tests, func(test string) bool { return strings.HasPrefix(test, "Test") && strings.Contains(test, name) }) {
+				t.Errorf("the Makefile runs tests named %q in %v, and there is none", name, run.dirs)
 			}
 		}
 	}
@@ -63,35 +83,39 @@ func TestMakefileNamesTests(t *testing.T) {
 // TestWhatTheRaceDetectorLeavesOutRuns: a test that does less, or nothing, with the race detector is run by the Makefile
 // without it.
 func TestWhatTheRaceDetectorLeavesOutRuns(t *testing.T) {
-	found := 0
-	all := patterns(t)
-	for _, files := range []string{"cmd/*/*_test.go", "internal/*/*_test.go", "internal/*/*/*_test.go"} {
-		paths, err := filepath.Glob(filepath.Join(root, files))
-		if err != nil || len(paths) == 0 {
-			t.Fatalf("%s: %v", files, err)
+	dirs := map[string]bool{}
+	for _, top := range []string{"cmd", "internal"} {
+		if err := filepath.WalkDir(filepath.Join(root, top), func(path string, _ fs.DirEntry, err error) error {
+			if err == nil && strings.HasSuffix(path, "_test.go") {
+				path, err = filepath.Rel(root, filepath.Dir(path))
+				dirs[path] = true
+			}
+			return err
+		}); err != nil {
+			t.Fatal(err)
 		}
-		for _, path := range paths {
-			file, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
-			if err != nil {
-				t.Fatal(err)
+	}
+	runs, found := testRuns(t), 0
+	for dir := range dirs {
+		all := functions(t, dir)
+		// What mentions it, and then what calls that.
+		less := map[string]bool{"racedetector": true}
+		for before := 0; before < len(less); {
+			before = len(less)
+			for name, f := range all {
+				less[name] = less[name] || mentions(f, less)
 			}
-			dir, err := filepath.Rel(root, filepath.Dir(path))
-			if err != nil {
-				t.Fatal(err)
+			maps.DeleteFunc(less, func(_ string, does bool) bool { return !does })
+		}
+		for name := range less {
+			if !strings.HasPrefix(name, "Test") {
+				continue
 			}
-			for _, declared := range file.Decls {
-				test, ok := declared.(*ast.FuncDecl)
-				if !ok || !mentions(test, "racedetector") {
-					continue
-				}
-				found++
-				if strings.HasPrefix(test.Name.Name, "Test") {
-					if !slices.ContainsFunc(all[dir], func(pattern string) bool { return regexp.MustCompile(pattern).MatchString(test.Name.Name) }) {
-						t.Errorf("%s does less with the race detector, and the Makefile does not run it in %s without", test.Name.Name, dir)
-					}
-				} else if len(all[dir]) == 0 { // tests call it
-					t.Errorf("%s does less with the race detector, and the Makefile runs no test in %s without", test.Name.Name, dir)
-				}
+			found++
+			if !slices.ContainsFunc(runs, func(r testRun) bool {
+				return slices.Contains(r.dirs, dir) && regexp.MustCompile(r.pattern).MatchString(name)
+			}) {
+				t.Errorf("%s in %s does less with the race detector, and the Makefile does not run it without", name, dir)
 			}
 		}
 	}
@@ -100,13 +124,11 @@ func TestWhatTheRaceDetectorLeavesOutRuns(t *testing.T) {
 	}
 }
 
-// mentions reports whether a package is used in a function.
-func mentions(f *ast.FuncDecl, name string) (used bool) {
-	ast.Inspect(f, func(n ast.Node) bool {
-		selector, ok := n.(*ast.SelectorExpr)
-		if ok {
-			x, ok := selector.X.(*ast.Ident)
-			used = used || ok && x.Name == name
+// mentions reports whether one of some names is used in a function.
+func mentions(f *ast.FuncDecl, names map[string]bool) (used bool) {
+	ast.Inspect(f.Body, func(n ast.Node) bool {
+		if name, ok := n.(*ast.Ident); ok {
+			used = used || names[name.Name]
 		}
 		return !used
 	})

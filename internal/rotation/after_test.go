@@ -279,14 +279,11 @@ func TestHooksHealed(t *testing.T) {
 
 var hookSeeds = flag.Int("hook.seeds", 0, "how many worlds with hooks are run; 0 for the default")
 
-// hookWorlds is how many worlds TestHooksInARandomWorld has, unless -hook.seeds is given.
-var hookWorlds = 1500
-
 // TestHooksInARandomWorld lets everything fail and the process die at every call, and hooks fail and last. Whatever happens,
 // in the end each hook was carried out for the last rotation. It was carried out more than once for a rotation only where
 // the ledger could not be told, and then it was told so by its attempt.
 func TestHooksInARandomWorld(t *testing.T) {
-	runs := cmp.Or(*hookSeeds, hookWorlds)
+	runs := cmp.Or(*hookSeeds, fewer(1500))
 	if testing.Short() {
 		runs = 200
 	}

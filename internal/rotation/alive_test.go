@@ -3,7 +3,6 @@ package rotation_test
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"slices"
 	"strings"
@@ -14,6 +13,7 @@ import (
 	"pgregory.net/rapid"
 
 	"rotatord/internal/event"
+	"rotatord/internal/racedetector"
 	"rotatord/internal/rotation"
 	"rotatord/internal/scheduler"
 )
@@ -58,9 +58,6 @@ func (w *world) setOutages(all []outage, lose map[int]bool) {
 		return fault{}
 	}
 }
-
-// longTimes is whether tests run that work on a token for very long.
-var longTimes = true
 
 // measureRefusal works on the token for the time d, as the engine does. It returns for how long in total
 // consumers that use the sink's secret were refused.
@@ -204,7 +201,7 @@ func TestOwedReissueKeepsTheOldSecretAlive(t *testing.T) {
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if !longTimes && len(test.outages) > 10 {
+			if racedetector.On && len(test.outages) > 10 {
 				t.Skip("it is long, in one goroutine: make test runs it without the race detector")
 			}
 			inBubble(t, test.grace, func(w *world, token rotation.Token, r *rotation.Rotator) {
@@ -229,7 +226,7 @@ func TestOwedReissueKeepsTheOldSecretAlive(t *testing.T) {
 // TestOldSecretIsExtendedForThirtyDaysAtMost: after 30 days the old secret is not extended any more, even if a
 // reissue is still owed.
 func TestOldSecretIsExtendedForThirtyDaysAtMost(t *testing.T) {
-	if !longTimes {
+	if racedetector.On {
 		t.Skip("it is a month in one goroutine: make test runs it without the race detector")
 	}
 	const grace = 24 * time.Hour
@@ -385,18 +382,10 @@ func TestUnprovenLossExtendsUnlessRevoked(t *testing.T) {
 	}
 }
 
-// strandedChecks is how many scenarios TestNoConsumerIsStranded runs, unless -rapid.checks is given.
-var strandedChecks = "100"
-
 // TestNoConsumerIsStranded runs random outages, each shorter than half of the grace, with lost answers that
 // never come two in a row. Consumers that use the sink's secret are never refused.
 func TestNoConsumerIsStranded(t *testing.T) {
-	if checks := flag.Lookup("rapid.checks"); checks.Value.String() == checks.DefValue {
-		if err := checks.Value.Set(strandedChecks); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = checks.Value.Set(checks.DefValue) })
-	}
+	scenarios(t, 100)
 	rapid.Check(t, func(rt *rapid.T) {
 		grace := rapid.SampledFrom([]time.Duration{8 * time.Second, time.Minute, 40 * time.Minute, 24 * time.Hour}).Draw(rt, "grace")
 		var all []outage

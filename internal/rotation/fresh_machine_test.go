@@ -3,7 +3,6 @@ package rotation_test
 import (
 	"context"
 	"errors"
-	"flag"
 	"slices"
 	"strings"
 	"testing"
@@ -323,18 +322,9 @@ func (m *replaceMachine) checkEnd() {
 	m.hooks.end(record, 2*time.Hour)
 }
 
-// replaceChecks is how many scenarios TestReplaceMachine runs, unless -rapid.checks is given.
-var replaceChecks = "150"
-
 // TestReplaceMachine runs many random scenarios.
 func TestReplaceMachine(t *testing.T) {
-	checks := flag.Lookup("rapid.checks").Value
-	if before := checks.String(); before == flag.Lookup("rapid.checks").DefValue || before == machineChecks {
-		if err := checks.Set(replaceChecks); err != nil {
-			t.Fatal(err)
-		}
-		defer func() { _ = checks.Set(before) }()
-	}
+	scenarios(t, 150)
 	rapid.Check(t, func(rt *rapid.T) {
 		scenario := drawReplace(rt)
 		var problems []string

@@ -4,6 +4,7 @@ import (
 	"context"
 	"flag"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -12,6 +13,7 @@ import (
 	"pgregory.net/rapid"
 
 	"rotatord/internal/event"
+	"rotatord/internal/racedetector"
 	"rotatord/internal/rotation"
 	"rotatord/internal/secret"
 )
@@ -496,8 +498,25 @@ func (m *machine) checkEnd() {
 	m.hooks.end(m.record(), 0)
 }
 
-// machineChecks is how many scenarios TestMachine runs, unless -rapid.checks is given.
-var machineChecks = "10000"
+// fewer returns n, and about a tenth of it with the race detector, which makes random scenarios ten times slower. That is enough
+// for it, because nearly everything in them runs in one goroutine.
+func fewer(n int) int {
+	if racedetector.On {
+		return max(n/10, 15)
+	}
+	return n
+}
+
+// scenarios has rapid run n scenarios in a test, or fewer, unless -rapid.checks is given.
+func scenarios(t *testing.T, n int) {
+	t.Helper()
+	if checks := flag.Lookup("rapid.checks"); checks.Value.String() == checks.DefValue {
+		if err := checks.Value.Set(strconv.Itoa(fewer(n))); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = checks.Value.Set(checks.DefValue) })
+	}
+}
 
 // runMachine runs a scenario.
 func runMachine(t *testing.T, s scenario, breaks sabotage) (m *machine, problems []string) {
@@ -529,11 +548,7 @@ func TestMachineSabotaged(t *testing.T) {
 // TestMachine runs thousands of random scenarios. Rapid shrinks a failing scenario, and saves it in
 // testdata/rapid, to run it again.
 func TestMachine(t *testing.T) {
-	if checks := flag.Lookup("rapid.checks"); checks.Value.String() == checks.DefValue {
-		if err := checks.Value.Set(machineChecks); err != nil {
-			t.Fatal(err)
-		}
-	}
+	scenarios(t, 10000)
 	seen := map[string]int{} // counts what happened, so that the test can check its own coverage
 	rapid.Check(t, func(rt *rapid.T) {
 		s := draw(rt)
@@ -555,7 +570,7 @@ func TestMachine(t *testing.T) {
 		rotation.ReasonUnderWay, rotation.ReasonOldSecretWorks, rotation.ReasonGraceEnding, rotation.ReasonOldSecretRevoked, rotation.ReasonSpare,
 		rotation.ReasonOperatorRotateNow, rotation.ReasonUnfamiliarKept, "hooks run", "hooks repeated", "hooks replaced", // other tests cover the rarer ones
 	} {
-		if seen[what] == 0 && !t.Failed() && machineChecks == "10000" {
+		if seen[what] == 0 && !t.Failed() && !racedetector.On {
 			t.Errorf("%s never happened, so the scenarios do not test it", what)
 		}
 	}
