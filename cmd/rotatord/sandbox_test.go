@@ -80,10 +80,16 @@ const (
 )
 
 // library are the functions of the sandbox. serve runs a program that does not end by itself until it says that it is up.
+// new_log makes the log of a program before the program starts in the background: only the background opens it otherwise,
+// which may be later than the first look. It is a new file, else what an earlier program says could be taken for what this one says.
 const library = `
+new_log() {
+  rm -f "$1"
+  : > "$1"
+}
 world() {
   mkdir -p etc/rotatord/credentials
-  rm -f sim.log
+  new_log sim.log
   setsid rotatord sim --seed-tokens 3 > sim.log 2>&1 < /dev/null &
   until grep -q base_url sim.log; do sleep 0.02; done
   echo cfat_made-up > /etc/rotatord/credentials/cloudflare-api-token
@@ -99,7 +105,7 @@ world() {
   cp config.yaml /etc/rotatord/rotatord.yaml
 }
 start_daemon() {
-  rm -f run.log
+  new_log run.log
   setsid rotatord run --config config.yaml > run.log 2>&1 < /dev/null &
   echo $! > run.pid
   until grep -q 'rotatord is running' run.log; do sleep 0.02; done
@@ -110,7 +116,7 @@ stop_daemon() {
   while kill -0 "$(cat run.pid)" 2> /dev/null; do sleep 0.02; done
 }
 serve() {
-  rm -f serve.log # else what an earlier program said could be taken for what this one says
+  new_log serve.log
   setsid "$@" > serve.log 2>&1 < /dev/null &
   local pid=$!
   for i in $(seq 500); do

@@ -194,7 +194,7 @@ func (w *world) programs(bin, config, suffix string) {
 		"rotatord": `case "$1" in docs|recover|version) exec REAL "$@";; *) exec REAL "$@" --config CONFIG;; esac`,
 		"vault":    vaultRole + `=DIR exec SELF "$@"`,
 		"systemctl": `running() { [ -e PID ] && [ "$(readlink /proc/$(cat PID)/exe)" = REAL ]; }
-start() { running && return; setsid REAL run --config CONFIG >>LOG 2>&1 </dev/null & echo $! >PID; sleep 1; running || { echo 'Job for rotatord.service failed.' >&2; return 1; }; }
+start() { running && return; setsid REAL run --config CONFIG >>LOG 2>&1 </dev/null & echo $! >PID; until running || ! kill -0 $! 2>/dev/null; do sleep 0.02; done; sleep 1; running || { echo 'Job for rotatord.service failed.' >&2; return 1; }; }
 stop() { running || return 0; kill -TERM "$(cat PID)"; while running; do sleep 0.1; done; }
 case "$1" in
 start) start;; stop) stop;; restart) stop; start;;
