@@ -17,7 +17,7 @@ import (
 type request struct {
 	at       time.Time
 	replica  *replica
-	life     *process // that was the replica at that time
+	life     *process // that opened its connection
 	subject  *subject
 	tokenID  string
 	intent   save // the last one of that replica for that token; zero if there is none
@@ -34,6 +34,10 @@ func (r *request) carriedOut() bool { return r.after.Rotations > r.before.Rotati
 
 // What happens to answers that are lost. The request was carried out.
 var lostAnswers = []string{"connection broken", "cut in the body", "500 after", "no answer"}
+
+// lifeKey is the key of the life that opened the connection of a request, in the context of the request. A process may be
+// dead, and the next one live, when a request of it arrives.
+type lifeKey struct{}
 
 // serveCloudflare is Cloudflare as one replica reaches it.
 func (r *replica) serveCloudflare(rw http.ResponseWriter, in *http.Request) {
@@ -53,7 +57,7 @@ func (r *replica) serveCloudflare(rw http.ResponseWriter, in *http.Request) {
 
 func (r *replica) rotate(rw http.ResponseWriter, in *http.Request, s *subject, id string, answer *httptest.ResponseRecorder) {
 	w := r.w
-	req := &request{replica: r, life: r.current(), subject: s, tokenID: id}
+	req := &request{replica: r, life: in.Context().Value(lifeKey{}).(*process), subject: s, tokenID: id}
 	s.mu.Lock() // what was before and after belongs to this request
 	req.at = time.Now()
 	req.before, _ = w.sim.Token(id)

@@ -66,6 +66,16 @@ func (r *replica) current() *process {
 	return r.process
 }
 
+// last returns the life that runs, or that ran last; nil before the first.
+func (r *replica) last() *process {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.lives) == 0 {
+		return nil
+	}
+	return r.lives[len(r.lives)-1]
+}
+
 func (r *replica) all() []*process {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -2,9 +2,11 @@ package replicas
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -211,6 +213,9 @@ func (w *world) addReplica(n int) {
 	w.must(os.MkdirAll(r.dir, 0o700))
 	serve := func(h http.HandlerFunc) string {
 		server := httptest.NewUnstartedServer(h)
+		server.Config.ConnContext = func(ctx context.Context, _ net.Conn) context.Context {
+			return context.WithValue(ctx, lifeKey{}, r.last())
+		}
 		server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
 		server.Start()
 		w.t.Cleanup(func() { server.CloseClientConnections(); server.Close() })
