@@ -174,7 +174,7 @@ func TestStatusOverSocket(t *testing.T) {
 func TestSocketIsTaken(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.token("ci", "@weekly", "1h")
+	w.token("ci", seldom, "1h")
 	c, client := w.withSocket()
 	first := w.start(c)
 	second := w.config()

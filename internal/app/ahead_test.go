@@ -72,7 +72,7 @@ func TestFaultsAreSeenBeforeASlot(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
-			w.token("ci", "@weekly", "1h")
+			w.token("ci", seldom, "1h")
 			w.write("vault-token", w.vault.AddToken(time.Hour, time.Hour)) // it can be revoked
 			d := w.start(w.config())
 			w.eventually("all is well", func() bool { code, _ := d.get("/readyz"); return code == http.StatusOK && len(d.Ahead()) == 7 })
@@ -138,7 +138,7 @@ func TestFullDiskIsSeenAtTheStart(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	disk := w.onDisk(400)
-	w.token("ci", "@weekly", "1h")
+	w.token("ci", seldom, "1h")
 	d := w.start(w.config())
 	w.eventually("all is well", func() bool { code, _ := d.get("/readyz"); return code == http.StatusOK })
 	d.stop()
@@ -162,7 +162,7 @@ func TestFullDiskIsSeenAtTheStart(t *testing.T) {
 func TestChecksOfALimitedSession(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.token("ci", "@weekly", "1h")
+	w.token("ci", seldom, "1h")
 	token := w.vault.AddToken(time.Hour, time.Hour)
 	w.vault.LimitUses(token, 100)
 	w.write("vault-token", token)
@@ -187,7 +187,7 @@ func TestChecksOfALimitedSession(t *testing.T) {
 func TestReloadChangesChecks(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.token("ci", "@weekly", "1h")
+	w.token("ci", seldom, "1h")
 	d := w.start(w.config())
 	names := func() (all []string) {
 		for _, c := range d.App.Checks() {
@@ -222,7 +222,7 @@ func TestReloadChangesChecks(t *testing.T) {
 func TestCredentialIsChecked(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.token("ci", "@weekly", "1h")
+	w.token("ci", seldom, "1h")
 	w.write("cloudflare-api-token", `{"token": "x"}`)
 	d := w.start(w.config())
 	w.eventually("it is seen", func() bool { d.LookAhead(); return d.check(status.CheckCredential).Reason == "malformed" })
@@ -239,8 +239,8 @@ func TestCredentialIsChecked(t *testing.T) {
 func TestSmallAccountsAreListed(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	disabled, gone, used := w.token("disabled", "@weekly", "1h"), w.token("gone", "@weekly", "1h"), w.token("used", "@weekly", "1h")
-	w.tokens = append(w.tokens, tokenSpec{Name: "never", ID: "00000000-0000-4000-8000-00000000dead", Schedule: "@weekly", Grace: "1h"})
+	disabled, gone, used := w.token("disabled", seldom, "1h"), w.token("gone", seldom, "1h"), w.token("used", seldom, "1h")
+	w.tokens = append(w.tokens, tokenSpec{Name: "never", ID: "00000000-0000-4000-8000-00000000dead", Schedule: seldom, Grace: "1h"})
 	d := w.start(w.config())
 	w.eventually("all is well", func() bool { code, _ := d.get("/readyz"); return code == http.StatusOK && d.status("used").Known })
 	look := func() {
@@ -300,7 +300,7 @@ func TestSmallAccountsAreListed(t *testing.T) {
 func TestEachSinkIsLookedAt(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.token("ci", "@weekly", "1h")
+	w.token("ci", seldom, "1h")
 	c := w.config()
 	second := *c.Tokens[0].Sinks[0].(*config.VaultSink)
 	second.Path = "access/second"

@@ -221,13 +221,13 @@ func TestThrottled(t *testing.T) {
 func TestInventoryWarns(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	good := w.token("good", "@weekly", "1h")
-	missing := tokenSpec{Name: "missing", ID: "00000000-0000-4000-8000-00000000dead", Schedule: "@weekly", Grace: "1h"}
+	good := w.token("good", seldom, "1h")
+	missing := tokenSpec{Name: "missing", ID: "00000000-0000-4000-8000-00000000dead", Schedule: seldom, Grace: "1h"}
 	made, _, err := w.sim.Create(cfsim.CreateParams{Name: "disabled", Disabled: true})
 	if err != nil {
 		t.Fatal(err)
 	}
-	disabled := tokenSpec{Name: "disabled", ID: made.ID, Schedule: "@weekly", Grace: "1h"}
+	disabled := tokenSpec{Name: "disabled", ID: made.ID, Schedule: seldom, Grace: "1h"}
 	w.tokens = append(w.tokens, missing, disabled)
 	d := w.start(w.config())
 	w.eventually("the inventory is done", func() bool { code, _ := d.get("/readyz"); return code == http.StatusOK })
@@ -262,7 +262,7 @@ func TestInventoryIsTriedAgain(t *testing.T) {
 	}
 	t.Parallel()
 	w := newWorld(t)
-	w.token("ci", "@weekly", "1h")
+	w.token("ci", seldom, "1h")
 	if err := w.sim.Inject(cfsim.Fault{Operation: "list", Status: http.StatusInternalServerError}); err != nil {
 		t.Fatal(err)
 	}

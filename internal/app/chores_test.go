@@ -49,7 +49,7 @@ func (w *world) calls(clientID, clientSecret string) int {
 
 // entry adds a token to the configuration that this world did not create.
 func (w *world) entry(name, which, rest string) tokenSpec {
-	spec := tokenSpec{Name: name, Which: which, Schedule: "@weekly", Grace: "1h", Rest: rest}
+	spec := tokenSpec{Name: name, Which: which, Schedule: seldom, Grace: "1h", Rest: rest}
 	w.tokens = append(w.tokens, spec)
 	return spec
 }
@@ -151,8 +151,8 @@ func TestReplaceInAZone(t *testing.T) {
 func TestVerifyOverHTTP(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.token("good", "@weekly", "1h")
-	w.token("bad", "@weekly", "1h")
+	w.token("good", seldom, "1h")
+	w.token("bad", seldom, "1h")
 	for i := range w.tokens {
 		w.tokens[i].Rest = fmt.Sprintf("verify: {url: %s/app/, within: 0s}", w.simURL)
 	}
@@ -191,10 +191,10 @@ func TestVerifyOverHTTP(t *testing.T) {
 func TestInventoryAlarms(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	gone, off, ending, ours := w.token("gone", "@weekly", "1h"), w.token("off", "@weekly", "1h"), w.token("ending", "@weekly", "1h"), w.token("ours", "@weekly", "1h")
+	gone, off, ending, ours := w.token("gone", seldom, "1h"), w.token("off", seldom, "1h"), w.token("ending", seldom, "1h"), w.token("ours", seldom, "1h")
 	w.tokens[2].Rest = "renew_before: 8000h, renew_for: 8760h"
 	w.tokens[3].Rest = "outside_rotation: rotate"
-	other := w.token("other", "@weekly", "1h")
+	other := w.token("other", seldom, "1h")
 	c, _ := w.withSocket()
 	acc := c.Accounts["sim"]
 	acc.InventoryEvery = 100 * time.Millisecond
@@ -248,7 +248,7 @@ func TestRotateAllResumes(t *testing.T) {
 	const n = 30
 	var before []secret.Value
 	for i := range n {
-		spec := w.token(fmt.Sprintf("t%02d", i), "@weekly", fmt.Sprintf("%dm", 10+i))
+		spec := w.token(fmt.Sprintf("t%02d", i), seldom, fmt.Sprintf("%dm", 10+i))
 		before = append(before, w.truth(spec))
 	}
 	c, client := w.withSocket()
@@ -299,7 +299,7 @@ func TestRotateAllResumes(t *testing.T) {
 func TestGraceAfterTheFact(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	ci := w.token("ci", "@weekly", "1h")
+	ci := w.token("ci", seldom, "1h")
 	old := w.truth(ci)
 	c, client := w.withSocket()
 	d := w.start(c)

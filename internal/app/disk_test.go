@@ -131,7 +131,7 @@ func TestNothingIsSentThatCannotBeRecorded(t *testing.T) {
 func TestRemovedRecordIsTold(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	ci := w.token("ci", "@weekly", "1h")
+	ci := w.token("ci", seldom, "1h")
 	c := w.config()
 	d := w.start(c)
 	if err := os.Remove(c.Audit.File); err != nil {
@@ -154,7 +154,7 @@ func TestRemovedRecordIsTold(t *testing.T) {
 func TestDamageIsToldAtTheStop(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.token("ci", "@weekly", "1h")
+	w.token("ci", seldom, "1h")
 	c := w.config()
 	d := w.start(c)
 	if err := os.Truncate(c.Audit.File, 10); err != nil {

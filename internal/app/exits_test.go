@@ -160,7 +160,7 @@ func TestServiceTokenIsDeletedInTheMiddle(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	ci := w.due("ci", "30m")
-	other := w.token("other", "@weekly", "1h")
+	other := w.token("other", seldom, "1h")
 	w.refusingOnce()
 	c, client := w.withSocket()
 	d := w.start(c)
@@ -171,7 +171,7 @@ func TestServiceTokenIsDeletedInTheMiddle(t *testing.T) {
 	if err := w.sim.Delete(ci.ID); err != nil {
 		t.Fatal(err)
 	}
-	w.tokens = []tokenSpec{{Name: "ci", ID: other.ID, Schedule: "@weekly", Grace: "1h"}}
+	w.tokens = []tokenSpec{{Name: "ci", ID: other.ID, Schedule: seldom, Grace: "1h"}}
 	socket := func(reloaded *config.Config) { reloaded.AdminSocket = c.AdminSocket }
 	if err := d.reload(socket); err == nil || !strings.Contains(err.Error(), "end the rotation with rotatord resolve ci --drop") {
 		t.Errorf("the reload: %v", err)
@@ -193,7 +193,7 @@ func TestServiceTokenIsDeletedInTheMiddle(t *testing.T) {
 func TestOrderForOneIsCancelled(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	ci := w.token("ci", "@weekly", "1h")
+	ci := w.token("ci", seldom, "1h")
 	c, client := w.withSocket()
 	d := w.start(c)
 	w.eventually("it is known", func() bool { return d.status("ci").Known })

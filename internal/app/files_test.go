@@ -22,7 +22,7 @@ func TestFilesThatBecomeOne(t *testing.T) {
 		}
 	}
 	for i, name := range []string{"a", "b"} {
-		w.token(name, "@weekly", "1m")
+		w.token(name, seldom, "1m")
 		w.tokens[i].Sinks = "{file: {path: " + at(name) + "/cf.env}}"
 	}
 	d := w.start(w.config())

@@ -65,8 +65,8 @@ func TestRecordOnAFrozenDisk(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	disk := disktest.New(t, disktest.Ext4, 128<<10) // so much that room is reserved in large pieces, and the line is what hangs
-	ci := w.token("ci", "@weekly", "1h")
-	w.token("cd", "@weekly", "1h")
+	ci := w.token("ci", seldom, "1h")
+	w.token("cd", seldom, "1h")
 	c := w.config()
 	c.Audit.File = filepath.Join(disk.Dir, "audit", "audit.jsonl")
 	d := w.run(c)
@@ -130,7 +130,7 @@ func TestStateOnAFrozenDisk(t *testing.T) {
 	if err := os.Symlink(dir, w.stateDir()); err != nil {
 		t.Fatal(err)
 	}
-	ci := w.token("ci", "@weekly", "1h")
+	ci := w.token("ci", seldom, "1h")
 	c := w.config()
 	d := w.run(c)
 	w.eventually("the check is good", func() bool { d.LookAhead(); return d.check(status.CheckStateDirectory).OK })

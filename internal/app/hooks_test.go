@@ -74,7 +74,7 @@ func TestHooks(t *testing.T) {
 		t.Fatal(err)
 	}
 	receiver, url := newReceiver(t, "canary-of-the-webhook-secret")
-	ci := w.token("ci", "0 4 1 1 *", "1h")
+	ci := w.token("ci", seldom, "1h")
 	w.tokens[0].Rest = fmt.Sprintf("after: [{exec: {command: [%s, an argument]}}, {webhook: {url: %s, secret: {file: %s}}}]", script, url, key)
 	d := w.start(w.config())
 	rotate := func() {
@@ -197,7 +197,7 @@ func TestHookAtAReload(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i, name := range []string{"first", "second"} {
-		w.token(name, "0 4 1 1 *", "1h")
+		w.token(name, seldom, "1h")
 		w.tokens[i].Rest = fmt.Sprintf("after: [{exec: {command: [%s]}}]", script)
 	}
 	d := w.start(w.config())

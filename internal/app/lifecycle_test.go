@@ -77,7 +77,7 @@ func TestNewFailsCleanly(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
-			w.token("ci", "@weekly", "1h")
+			w.token("ci", seldom, "1h")
 			var extra []string
 			if c.extra != nil {
 				extra = append(extra, c.extra(w))
@@ -109,7 +109,7 @@ func TestSecondOnOneDirectory(t *testing.T) {
 	}
 	t.Parallel()
 	w := newWorld(t)
-	w.token("ci", "@weekly", "1h")
+	w.token("ci", seldom, "1h")
 	d := w.start(w.config())
 	if _, err := app.New(app.Options{Config: w.config()}); err == nil || !strings.Contains(err.Error(), "is a second rotatord running") {
 		t.Errorf("a second one: %v", err)
@@ -328,7 +328,7 @@ func TestStopIsBounded(t *testing.T) {
 func TestStopBeforeStart(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.token("ci", "@weekly", "1h")
+	w.token("ci", seldom, "1h")
 	a, err := app.New(app.Options{Config: w.config()})
 	if err != nil {
 		t.Fatal(err)

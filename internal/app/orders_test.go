@@ -127,7 +127,7 @@ func TestPauseLetsARotationFinish(t *testing.T) {
 func TestRotateOverSocket(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	ci := w.token("ci", "0 0 1 1 *", "1h")
+	ci := w.token("ci", seldom, "1h")
 	c, client := w.withSocket()
 	d := w.start(c)
 	next := d.status("ci").Next
@@ -176,8 +176,8 @@ func TestRotateOverSocket(t *testing.T) {
 func TestRotateOverSocketFails(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	ci := w.token("ci", "@weekly", "1h")
-	late := w.token("late", "@weekly", "0s")
+	ci := w.token("ci", seldom, "1h")
+	late := w.token("late", seldom, "0s")
 	c, client := w.withSocket()
 	d := w.start(c)
 	w.eventually("the inventory is done", func() bool { code, _ := d.get("/readyz"); return code == http.StatusOK })
@@ -237,7 +237,7 @@ func TestFreezeIsShown(t *testing.T) {
 func TestLivenessSeesTheClock(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.token("ci", "@weekly", "1h")
+	w.token("ci", seldom, "1h")
 	d := w.start(w.config())
 	for _, test := range []struct {
 		offset time.Duration
@@ -283,7 +283,7 @@ func TestReload(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	going := w.token("going", "@every 1s", "0s")
-	w.token("gone", "@weekly", "1h")
+	w.token("gone", seldom, "1h")
 	changed := w.anchored("changed", time.Hour, "10m", time.Now().Add(-30*time.Minute))
 	d := w.start(w.config())
 	rotatesOn := func(name string) {
@@ -330,7 +330,7 @@ func TestReload(t *testing.T) {
 		}
 	}
 	// The token that was removed comes back in its earlier state.
-	w.tokens = append(w.tokens, tokenSpec{Name: "changed2", ID: come.ID, Schedule: "@weekly", Grace: "1h"})
+	w.tokens = append(w.tokens, tokenSpec{Name: "changed2", ID: come.ID, Schedule: seldom, Grace: "1h"})
 	w.tokens = slices.DeleteFunc(w.tokens, func(s tokenSpec) bool { return s.Name == "come" })
 	w.eventually("a service token gets another name", func() bool { return d.reload(nil) == nil })
 	if !slices.Equal([]string{"changed", "changed2", "going"}, names(d)) {
@@ -350,7 +350,7 @@ func names(d *daemon) (all []string) {
 func TestReloadFreezesAndAccounts(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.token("ci", "@weekly", "1h")
+	w.token("ci", seldom, "1h")
 	d := w.start(w.config())
 	next := d.status("ci").Next
 	freeze := fmt.Sprintf("freezes: {move: {from: %s, to: %s}}", next.Add(-time.Hour).Format(time.RFC3339), next.Add(time.Hour).Format(time.RFC3339))
@@ -390,7 +390,7 @@ func TestReloadFreezesAndAccounts(t *testing.T) {
 func TestReloadIsRefused(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.token("ci", "@weekly", "1h")
+	w.token("ci", seldom, "1h")
 	d := w.start(w.config())
 	w.tokens[0].Schedule = "@daily"
 	for want, change := range map[string]func(*config.Config){
@@ -409,7 +409,7 @@ func TestReloadIsRefused(t *testing.T) {
 			t.Errorf("%v\nwant %s", err, want)
 		}
 		d.wantMetric("rotatord_config_last_reload_successful", 0)
-		if s := d.status("ci"); s.Schedule != "@weekly" {
+		if s := d.status("ci"); s.Schedule != seldom {
 			t.Errorf("%s: some of it was taken", want)
 		}
 	}
@@ -426,7 +426,7 @@ func TestReloadKeepsARotationInProgress(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.due("ci", "0s")
-	w.token("other", "@weekly", "1h")
+	w.token("other", seldom, "1h")
 	open := w.gate("rotate")
 	d := w.start(w.config())
 	w.eventually("the request is under way", func() bool { return len(w.seen("rotate")) == 1 })

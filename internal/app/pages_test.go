@@ -18,7 +18,7 @@ func TestPagesShowACommand(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for i := range 20 {
-		w.token(fmt.Sprintf("token-%02d", i), "0 4 1 1 *", "24h")
+		w.token(fmt.Sprintf("token-%02d", i), seldom, "24h")
 	}
 	c, client := w.withSocket()
 	d := w.start(c)
@@ -70,7 +70,7 @@ func TestOneTokenIsReadAlone(t *testing.T) {
 	cost := map[int]float64{}
 	for _, n := range []int{50, 200} {
 		for i := len(w.tokens); i < n; i++ {
-			w.token(fmt.Sprintf("token-%03d", i), "0 4 1 1 *", "24h")
+			w.token(fmt.Sprintf("token-%03d", i), seldom, "24h")
 		}
 		d := w.run(w.config())
 		w.eventually("it is ready", func() bool { return d.status("token-007").Known })

@@ -14,7 +14,7 @@ import (
 func TestPreviousSecretBesideTheNewOne(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	ci := w.token("ci", "0 0 1 1 *", "1h")
+	ci := w.token("ci", seldom, "1h")
 	c, client := w.withSocket()
 	to := c.Tokens[0].Sinks[0].(*config.VaultSink)
 	to.PreviousSecretField, to.PreviousEndsField, to.PreviousIDField = "previous_client_secret", "previous_expires_at", "previous_client_id"

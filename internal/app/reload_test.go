@@ -25,14 +25,14 @@ func TestReloadDuringARotation(t *testing.T) {
 	w := newWorld(t)
 	w.due("hangs", "1m")
 	w.token("other", "@every 2h", "1m")
-	gone := w.token("gone", "@weekly", "1m")
+	gone := w.token("gone", seldom, "1m")
 	open := w.gate("rotate")
 	d := w.start(w.config())
 	w.eventually("a rotation is in progress", func() bool { return len(w.seen("rotate")) == 1 })
 
 	all := w.tokens
 	w.tokens = all[1:]
-	w.token("never-came", "@weekly", "1m")
+	w.token("never-came", seldom, "1m")
 	if err := d.Reload(t.Context(), w.config()); err == nil || !strings.Contains(err.Error(), "tokens.hangs: a rotation is in progress (intent)") {
 		t.Errorf("without the token that is rotated: %v", err)
 	}
