@@ -60,7 +60,11 @@ func writeCalendar(w io.Writer, c *config.Config, p forecast.Forecast, r forecas
 			}
 		}
 	}
-	if err := addFreezes(cal, c, moment.Max(r.Now, r.From), end, r.Now); err != nil {
+	begin := r.From // which may be in the past, as the rotations are
+	if begin.IsZero() {
+		begin = r.Now
+	}
+	if err := addFreezes(cal, c, begin, end, r.Now); err != nil {
 		return err
 	}
 	out := bufio.NewWriter(w)
