@@ -49,7 +49,7 @@ func TestCollectByLoad(t *testing.T) {
 	}
 	becomes := func(what string, ok func(uint64) bool) {
 		t.Helper()
-		for deadline := time.Now().Add(20 * time.Second); !ok(percent()); time.Sleep(time.Millisecond) {
+		for deadline := time.Now().Add(patience); !ok(percent()); time.Sleep(time.Millisecond) {
 			if time.Now().After(deadline) {
 				t.Fatalf("%s: it is %d", what, percent())
 			}

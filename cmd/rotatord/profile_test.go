@@ -27,16 +27,16 @@ func TestProfiles(t *testing.T) {
 			t.Errorf("%s: %v: %s", address, err, out)
 		}
 	}
-	free, err := net.Listen("tcp", "127.0.0.1:0")
+	address := freePort(t)
+	taken, err := net.Listen("tcp", address)
 	if err != nil {
 		t.Fatal(err)
 	}
-	address := free.Addr().String()
 	out, err := exec.CommandContext(t.Context(), h.program, "run", "-c", config, "--profile-addr", address).CombinedOutput()
 	if err == nil || !strings.Contains(string(out), "nothing was started") {
 		t.Errorf("an address in use: %v: %s", err, out)
 	}
-	_ = free.Close()
+	_ = taken.Close()
 
 	var log lockedBuffer
 	daemon := exec.CommandContext(t.Context(), h.program, "run", "-c", config, "--profile-addr", address)

@@ -119,10 +119,7 @@ serve() {
   new_log serve.log
   setsid "$@" > serve.log 2>&1 < /dev/null &
   local pid=$!
-  for i in $(seq 500); do
-    if grep -q -e base_url -e 'rotatord is running' serve.log || ! kill -0 $pid 2> /dev/null; then break; fi
-    sleep 0.02
-  done
+  until grep -q -e base_url -e 'rotatord is running' serve.log || ! kill -0 $pid 2> /dev/null; do sleep 0.02; done
   kill -TERM $pid
   local code=0
   wait $pid || code=$?
