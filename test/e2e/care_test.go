@@ -115,13 +115,14 @@ func (w *world) says(t *testing.T, code int, text string, args ...string) {
 	}
 }
 
-// newCareWorld has tokens that nothing rotates by itself in the length of a test, and a socket.
+// newCareWorld has tokens that nothing rotates by itself in the length of a test, whatever day it is, and a socket.
 // Cloudflare has no limit in it: a daemon that is started in the middle of a rush takes what its
 // predecessor has sent for requests of another program, and leaves requests for that.
 // change makes of the entry of a token what the test wants.
 func newCareWorld(t *testing.T, tokens int, change map[string]string, more string) *world {
 	t.Helper()
-	w := newWorld(t, options{tokens: tokens, schedule: "@weekly", grace: time.Hour, limit: -1})
+	schedule := fmt.Sprintf("0 0 * * %d", (time.Now().UTC().Weekday()+3)%7)
+	w := newWorld(t, options{tokens: tokens, schedule: schedule, grace: time.Hour, limit: -1})
 	w.edit(t, func(c string) string {
 		for name, text := range change {
 			from := name + ": {"

@@ -2,11 +2,13 @@ package e2e
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -71,14 +73,28 @@ const (
 )
 
 // still checks that nothing is rotated for a while that has several slots.
-func (w *world) still(t *testing.T, why string) {
+func (w *world) still(t *testing.T, d *daemon, why string) {
 	t.Helper()
-	time.Sleep(time.Second) // what was in progress is finished
+	w.untilIdle(t, d) // what was in progress is finished
 	before := w.stats(t).rotations()
 	time.Sleep(6 * time.Second)
 	if n := w.stats(t).rotations() - before; n != 0 {
 		t.Errorf("%s, and there were %d rotations", why, n)
 	}
+}
+
+// untilIdle waits until no token is being rotated, and no rotation has come for a second.
+func (w *world) untilIdle(t *testing.T, d *daemon) {
+	t.Helper()
+	program.Eventually(t, 5*time.Second, "no token is being rotated", func() bool {
+		before := w.stats(t).rotations()
+		time.Sleep(time.Second)
+		var all []shown
+		if err := json.Unmarshal([]byte(get(t, d.url+"/api/v1/tokens")), &all); err != nil {
+			t.Fatal(err)
+		}
+		return w.stats(t).rotations() == before && !slices.ContainsFunc(all, func(s shown) bool { return s.State != "idle" })
+	})
 }
 
 // going waits until a token was rotated twice more.
@@ -106,11 +122,11 @@ func TestOrders(t *testing.T) {
 	if out, code := w.command(t, "pause", "--all", "--reason", "a migration"); code != 0 || !strings.Contains(out, "all tokens are paused") {
 		t.Fatalf("pause: exit code %d\n%s", code, out)
 	}
-	w.still(t, "all tokens are paused")
+	w.still(t, d, "all tokens are paused")
 	d.kill()
 	<-d.done
 	d = w.run(t)
-	w.still(t, "all tokens were paused before the restart")
+	w.still(t, d, "all tokens were paused before the restart")
 	if n := sumMetric(get(t, d.url+"/metrics"), `rotatord_token_paused\{token="[^"]+"\}`); n != 2 {
 		t.Errorf("%v tokens are paused by the metrics, want 2", n)
 	}
@@ -136,7 +152,7 @@ func TestOrders(t *testing.T) {
 	freeze := fmt.Sprintf("freezes: {now: {from: %s, to: %s}}\n",
 		time.Now().Add(-time.Hour).UTC().Format(time.RFC3339), time.Now().Add(time.Hour).UTC().Format(time.RFC3339))
 	w.reload(t, d, reloaded, func(c string) string { return freeze + strings.TrimSuffix(c, "nonsense: 1\n") })
-	w.still(t, "a freeze lasts")
+	w.still(t, d, "a freeze lasts")
 	if out, code := w.command(t, "rotate", last); code != 1 || !strings.Contains(out, "--override-freeze") {
 		t.Errorf("rotate in a freeze: exit code %d\n%s", code, out)
 	}
@@ -148,7 +164,7 @@ func TestOrders(t *testing.T) {
 	if out, code := w.command(t, "pause", "--all"); code != 0 {
 		t.Errorf("pause: exit code %d\n%s", code, out)
 	}
-	w.still(t, "all tokens are paused")
+	w.still(t, d, "all tokens are paused")
 	w.agree(t)
 	if code := d.terminate(t); code != 0 {
 		t.Errorf("exit code %d", code)
