@@ -86,7 +86,7 @@ func (b *bench) rotate(ctx context.Context, due burst) (o outcome, w *world, err
 		return o, w, err
 	}
 	if time.Until(at) < 2*time.Second {
-		return o, w, fmt.Errorf("the tokens are due %s after the daemon was ready, which is too early to measure: use a longer -every", time.Until(at))
+		return o, w, fmt.Errorf("the tokens are due %s after the daemon was ready, %w", time.Until(at), errTooEarly)
 	}
 	if err := w.delay(ctx, "*", due.delay, false); err != nil {
 		return o, w, err
@@ -121,6 +121,9 @@ func (b *bench) rotate(ctx context.Context, due burst) (o outcome, w *world, err
 	}
 	return o, w, err
 }
+
+// errTooEarly is why nothing is measured: this machine took too long to start the daemon.
+var errTooEarly = errors.New("which is too early to measure: use a longer -every")
 
 // check compares an outcome with what the doubles have seen.
 func (o *outcome) check(ctx context.Context, w *world, due burst) error {
@@ -339,7 +342,7 @@ func (b *bench) measureKill(ctx context.Context) error {
 		if s.InFlight > inFlight {
 			inFlight, moved = s.InFlight, time.Now()
 		}
-		return inFlight > 0 && time.Since(moved) > time.Second, err
+		return inFlight == w.shape.tokens() || inFlight > 0 && time.Since(moved) > 5*time.Second, err
 	}); err != nil {
 		return err
 	}
