@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"rotatord/test/program"
 )
 
 // fault is one night.
@@ -90,10 +92,14 @@ var faults = []fault{
 	{
 		id: "pending", what: "Vault is sealed in the middle of a rotation: the new secret waits, and the old one's grace ends", quick: true, page: "grace ending", rotations: 1, grace: "30m",
 		cause: func(w *world) {
-			w.control("POST", "faults", `{"operation": "rotate", "kind": "", "delay": "2s"}`, nil)
+			w.control("POST", "faults", `{"operation": "rotate", "kind": "", "delay": "5s"}`, nil)
 			ended := make(chan struct{})
 			go func() { defer close(ended); _, _ = w.shell("timeout 20 rotatord rotate ci --override-grace", "") }()
-			time.Sleep(time.Second) // the request is under way
+			program.Eventually(w.t, 0, "the request is under way", func() bool {
+				var left []any
+				w.control("GET", "faults", "", &left)
+				return len(left) == 0
+			})
 			w.vault.Seal(w.t)
 			<-ended
 		},

@@ -194,7 +194,8 @@ func (w *world) programs(bin, config, suffix string) {
 		"rotatord": `case "$1" in docs|recover|version) exec REAL "$@";; *) exec REAL "$@" --config CONFIG;; esac`,
 		"vault":    vaultRole + `=DIR exec SELF "$@"`,
 		"systemctl": `running() { [ -e PID ] && [ "$(readlink /proc/$(cat PID)/exe)" = REAL ]; }
-start() { running && return; setsid REAL run --config CONFIG >>LOG 2>&1 </dev/null & echo $! >PID; until running || ! kill -0 $! 2>/dev/null; do sleep 0.02; done; sleep 1; running || { echo 'Job for rotatord.service failed.' >&2; return 1; }; }
+up() { grep -c '"rotatord is running"' LOG; }
+start() { running && return; : >>LOG; was=$(up); setsid REAL run --config CONFIG >>LOG 2>&1 </dev/null & echo $! >PID; until [ "$(up)" -gt "$was" ] || ! kill -0 $! 2>/dev/null; do sleep 0.02; done; running || { echo 'Job for rotatord.service failed.' >&2; return 1; }; }
 stop() { running || return 0; kill -TERM "$(cat PID)"; while running; do sleep 0.1; done; }
 case "$1" in
 start) start;; stop) stop;; restart) stop; start;;
@@ -227,12 +228,10 @@ func (w *world) signal(file string, s syscall.Signal) {
 	real, _ := binary()
 	if exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid)); err == nil && exe == real {
 		_ = syscall.Kill(pid, s)
-		for range 500 {
-			if _, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid)); err != nil {
-				return
-			}
-			time.Sleep(20 * time.Millisecond)
-		}
+		program.Eventually(w.t, 0, "the end of the daemon", func() bool {
+			_, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
+			return err != nil
+		})
 	}
 }
 
