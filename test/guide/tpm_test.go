@@ -102,9 +102,9 @@ func TestTPM(t *testing.T) {
 const (
 	// tpmOn starts the TPM and its device, tpmOff takes both away.
 	tpmOn = `systemd-run --quiet --unit swtpm swtpm socket --tpm2 --tpmstate dir=/guide/tpm --server type=unixio,path=/run/swtpm.sock --ctrl type=unixio,path=/run/swtpm.ctrl --flags not-need-init,startup-clear && ` +
-		`for i in $(seq 100); do [[ -S /run/swtpm.sock ]] && break; sleep 0.1; done && ` +
+		`for i in $(seq 1200); do [[ -S /run/swtpm.sock ]] && break; sleep 0.1; done && ` +
 		`systemd-run --quiet --unit tpmdevice --setenv ` + roleEnv + `=tpm /guide/tool /run/swtpm.sock /dev/tpmrm0 && ` +
-		`for i in $(seq 100); do [[ -e /dev/tpmrm0 ]] && break; sleep 0.1; done; test -e /dev/tpmrm0`
+		`for i in $(seq 1200); do [[ -e /dev/tpmrm0 ]] && break; sleep 0.1; done; test -e /dev/tpmrm0`
 	tpmOff   = `systemctl stop tpmdevice.service swtpm.service && test ! -e /dev/tpmrm0`
 	vaultOff = `systemctl stop vaultd.service`
 	vaultOn  = `systemctl is-active --quiet vaultd.service || systemd-run --quiet --unit vaultd /guide/vaultd -listen 127.0.0.1:8200 -dir /guide/vault; ` +
@@ -122,8 +122,9 @@ const (
 // leavePending rotates while Vault ends between the request and its answer, so that the secret waits on the disk.
 func (m *machine) leavePending(t *testing.T) {
 	t.Helper()
-	m.run("", `curl --silent --fail -X POST -d '{"operation":"rotate","kind":"delay","when":"before","delay":"3s"}' http://127.0.0.1:8787/_sim/faults`)
-	m.run("", "systemd-run --quiet --collect --unit ordered --property Type=oneshot --no-block rotatord rotate seeded-0001 --override-grace && sleep 1 && "+vaultOff)
+	m.run("", `curl --silent --fail -X POST -d '{"operation":"rotate","kind":"delay","when":"before","delay":"4s"}' http://127.0.0.1:8787/_sim/faults`)
+	m.run("", "systemd-run --quiet --collect --unit ordered --property Type=oneshot --no-block rotatord rotate seeded-0001 --override-grace && "+
+		`until curl --silent http://127.0.0.1:8787/_sim/faults | grep -q -E '^(null|\[\])$'; do sleep 0.02; done && `+vaultOff)
 	m.waitFor(t, "a secret waits", pendingMetric+"1'")
 }
 
