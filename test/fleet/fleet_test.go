@@ -114,7 +114,7 @@ func (w *world) check(t *testing.T, who int, o outcome) {
 	if o.struck != len(s.strike) || s.killed == atRandom && o.kills < 5 {
 		t.Errorf("%d faults struck, %d were to; %d kills: this proves nothing", o.struck, len(s.strike), o.kills)
 	}
-	if atLeast := int(w.pace.length/pause) * fleetSize / 2; o.calls < atLeast {
+	if atLeast := int(w.pace.length/pause) * fleetSize / 10; o.calls < atLeast {
 		t.Errorf("only %d calls: this proves little", o.calls)
 	}
 	if least := len(w.pace.periods); o.rotations < least {
