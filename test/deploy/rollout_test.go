@@ -50,7 +50,8 @@ func TestRolloutCostsNoSlot(t *testing.T) {
 	begin := p.ready
 	var rollouts, refused int
 	var longest, sum time.Duration
-	for time.Since(begin) < *rolloutFor {
+	// On a loaded machine a container may come so late that it need not wait for the volume: then there are more.
+	for time.Since(begin) < *rolloutFor || refused == 0 && time.Since(begin) < 3**rolloutFor {
 		time.Sleep(time.Duration(rand.Int64N(int64(5 * time.Second))))
 		rollouts++
 		if rollouts%3 == 0 { // longer than the next daemon waits for the volume

@@ -404,7 +404,7 @@ func TestReceiverThatHangs(t *testing.T) {
 	d := w.run("")
 	program.Eventually(t, 30*time.Second, "the news at the other receiver", func() bool { n, _ := w.count("mail", lost); return n == 1 })
 	began := time.Now()
-	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), program.Patience)
 	defer cancel()
 	path, _ := binary()
 	if out, err := exec.CommandContext(ctx, path, "rotate", "good", "--config", w.config).CombinedOutput(); err != nil {

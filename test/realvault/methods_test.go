@@ -286,11 +286,7 @@ func TestJWTMethods(t *testing.T) {
 			before := accessors(t, v)
 			jwt := credential(t, signer.sign(t, claims(nil)))
 			s := run(t, method(name, "rotatord", name, jwt), nil)
-			for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
-				if err := works(t, s.Session); err != nil {
-					t.Fatalf("lost within the lease of 4 s, or at the maximum of 8 s: %v", err)
-				}
-			}
+			keepsWorking(t, s.Session, 10*time.Second, "the lease of 4 s, or the maximum of 8 s")
 			put(t, jwt.File, signer.sign(t, claims(map[string]any{"exp": time.Now().Add(2 * time.Hour).Unix()})))
 			if err := works(t, s.Session); err != nil {
 				t.Error(err)
@@ -353,11 +349,7 @@ func TestBatchToken(t *testing.T) {
 	roleID, secretID := v.AppRole(t, realvault.LeastPolicy(t), "12s", "12s") // a loaded machine may be late by a second
 	write(t, v, "auth/approle/role/rotatord", map[string]any{"token_type": "batch"})
 	s := run(t, config.Vault{Address: v.Address, Auth: &config.AppRole{Mount: "approle", RoleID: credential(t, roleID), SecretID: credential(t, secretID)}}, nil)
-	for deadline := time.Now().Add(16 * time.Second); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
-		if err := works(t, s.Session); err != nil {
-			t.Fatalf("lost at the end of the lease of 12 s: %v", err)
-		}
-	}
+	keepsWorking(t, s.Session, 16*time.Second, "the end of the lease of 12 s")
 	if self, err := s.LookUp(t.Context()); err != nil || !self.Batch || self.Renewable {
 		t.Errorf("%+v, %v", self, err)
 	}
