@@ -1,6 +1,7 @@
 package event
 
 import (
+	"hash/maphash"
 	"maps"
 	"sync"
 	"time"
@@ -18,9 +19,11 @@ const toldMost = 8
 // record of events, and take the disk that is full. The zero value is ready.
 type repeats struct {
 	mu     sync.Mutex
-	told   map[string]map[string]time.Time // when that was told last, by token and by what was told
+	told   map[string]map[uint64]time.Time // when that was told last, by token and by the hash of what was told, which may be a long text
 	pruned time.Time
 }
+
+var seed = maphash.MakeSeed()
 
 // repeating is a detail of something that may go on for long, for many tokens.
 type repeating interface {
@@ -41,29 +44,30 @@ func (r *repeats) named(e Event) Event {
 	if e.Kind == Rotated { // what comes after that is news
 		delete(r.told, e.Token)
 	}
-	same := d.same()
-	if same == "" {
+	what := d.same()
+	if what == "" {
 		return e
 	}
+	same := maphash.String(seed, what)
 	if last, known := r.told[e.Token][same]; known && recent(last, e.At) {
 		e.Kind = d.asBefore()
 		e.Severity = e.Kind.definition().Severity
 		return e
 	}
 	if r.told == nil {
-		r.told = make(map[string]map[string]time.Time)
+		r.told = make(map[string]map[uint64]time.Time)
 	}
 	if !recent(r.pruned, e.At) { // tokens that were removed are in there too
 		r.pruned = e.At
 		for token, told := range r.told {
-			if maps.DeleteFunc(told, func(_ string, at time.Time) bool { return !recent(at, e.At) }); len(told) == 0 {
+			if maps.DeleteFunc(told, func(_ uint64, at time.Time) bool { return !recent(at, e.At) }); len(told) == 0 {
 				delete(r.told, token)
 			}
 		}
 	}
 	told := r.told[e.Token]
 	if told == nil {
-		told = make(map[string]time.Time)
+		told = make(map[uint64]time.Time)
 		r.told[e.Token] = told
 	}
 	if _, known := told[same]; known || len(told) < toldMost {

@@ -3,7 +3,9 @@ package event_test
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -96,5 +98,24 @@ func TestRepeatsAreBounded(t *testing.T) {
 	stuck(300, "ci", event.RotationStuck{Cause: "no_space"})
 	if tokens, _ := s.Repeating(); tokens != 1 {
 		t.Errorf("%d tokens are still known", tokens)
+	}
+}
+
+// TestRepeatsKeepNoText: while Vault refuses all tokens of a large fleet, the text of each refusal is known by a number.
+func TestRepeatsKeepNoText(t *testing.T) {
+	const tokens, long = 1000, 10_000
+	inUse := func() uint64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	s, before := event.NewStream(nil, nil), inUse()
+	for i := range tokens {
+		s.Publish(event.New(now, fmt.Sprint("token-", i), event.Daemon, event.RotationStuck{Err: errors.New(strings.Repeat("refused ", long/8))}))
+	}
+	after := inUse()
+	if known, _ := s.Repeating(); known != tokens || after > before+tokens*long/4 {
+		t.Errorf("%d bytes more are in use, for %d tokens", after-before, known)
 	}
 }
