@@ -75,7 +75,7 @@ type RotationEnded struct {
 	Result     Result
 	Reason     string // a stable code; empty for success
 	Err        error
-	Cause      string // Err as one stable word; empty if there is none for it
+	Cause      string // Err in stable words, the same for what need not be told twice; empty if only its text says that
 	Sink       string // that Err is about; empty if it is about none
 	Duration   time.Duration
 	Lag        time.Duration // from when the work could begin to when it did
@@ -198,7 +198,7 @@ func (d RotationEnded) more(e Event) string {
 // or written, or the token stays in doubt.
 type RotationStuck struct {
 	Err   error
-	Cause string // Err as one stable word; empty if there is none for it
+	Cause string // as in [RotationEnded]
 }
 
 func (d RotationStuck) kind() Kind        { return Stuck }

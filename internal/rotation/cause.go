@@ -3,7 +3,9 @@ package rotation
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
+	"strings"
 	"syscall"
 
 	"rotatord/internal/event"
@@ -54,8 +56,30 @@ func CauseOr(err error, otherwise string) string {
 
 // StuckOn returns what tells that a token could not be worked on.
 func StuckOn(err error) event.RotationStuck {
-	return event.RotationStuck{Err: err, Cause: CauseOr(err, "")}
+	return event.RotationStuck{Err: err, Cause: toldAs(err)}
 }
+
+// toldAs returns by what a token knows that it has told an error before: by its cause. A refusal says more than one word, such as
+// which of several permissions is missing, so its text counts without the numbers, which may be times, or the number that Cloudflare gives
+// it. It is empty if the text counts as it is.
+func toldAs(err error) string {
+	cause := CauseOr(err, "")
+	if cause != refusedCause {
+		return cause
+	}
+	if e, ok := errors.AsType[*IssuerError](err); ok { // its text may have the number of a request
+		return fmt.Sprintf("%s %d %d", cause, e.Status, e.Code)
+	}
+	return cause + " " + strings.Map(func(r rune) rune {
+		if r >= '0' && r <= '9' {
+			return -1
+		}
+		return r
+	}, err.Error())
+}
+
+// refusedCause is the cause of what a server refuses.
+const refusedCause = "refused"
 
 // Cause implements [Cause].
 func (e *IssuerError) Cause() string {
@@ -74,7 +98,7 @@ func (e *IssuerError) Cause() string {
 	case e.Status >= 500:
 		return "server_error"
 	case e.Status >= 400:
-		return "refused"
+		return refusedCause
 	case e.Status != 0:
 		return "odd_answer"
 	case errors.Is(e.Err, context.DeadlineExceeded):

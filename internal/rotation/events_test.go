@@ -148,3 +148,53 @@ func TestSkipsAreToldOnceAnHour(t *testing.T) {
 		}
 	})
 }
+
+// refusal is the error of a server that refuses.
+type refusal string
+
+func (r refusal) Error() string { return string(r) }
+func (refusal) Cause() string   { return "refused" }
+
+// TestAnotherRefusalIsTold: who grants one missing permission after the other sees in the log what is missing next, and what is missing still is told
+// once an hour. The number that Cloudflare gives a refusal tells two of them apart, and not its text, which may have the number of a request.
+func TestAnotherRefusalIsTold(t *testing.T) {
+	refused := func(status, code int, text string) error {
+		return &rotation.IssuerError{Class: rotation.Refused, Operation: "get", Status: status, Code: code, Message: text}
+	}
+	for name, test := range map[string]struct {
+		errs [3]error
+		want int
+	}{
+		"Vault":                {[3]error{refusal("no read"), refusal("no update"), refusal("no update")}, 2},
+		"a login":              {[3]error{refusal("expired 9s ago"), refusal("expired 39s ago"), refusal("expired 59s ago")}, 1},
+		"Cloudflare":           {[3]error{refused(401, 1000, "invalid"), refused(403, 10000, "no permission"), refused(403, 10000, "no permission")}, 2},
+		"a page of Cloudflare": {[3]error{refused(403, 0, "request 1"), refused(403, 0, "request 2"), refused(403, 0, "request 3")}, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			scheduled(t, "@every 6h", nil, func(t *testing.T, w *world, token rotation.Token, r *rotation.Rotator) {
+				w.fault = func(_ int, call string) fault {
+					if at := w.now(); call == "sink preflight" && at.After(clock("01 00:30:00")) {
+						return fault{before: test.errs[min(int(at.Sub(clock("01 06:00:00"))/(15*time.Minute)), 2)]}
+					}
+					return fault{}
+				}
+				w.runUntil(r, token, "01 06:55:00")
+				told, before := 0, 0
+				stream := event.NewStream(nil, nil, event.NewSubscriber("test", event.On(func(e event.Event, _ event.RotationEnded) {
+					switch e.Kind {
+					case event.RotationSkipped:
+						told++
+					case event.SkippedAsBefore:
+						before++
+					}
+				})))
+				for _, e := range w.events {
+					stream.Publish(e)
+				}
+				if told != test.want || before < 3 {
+					t.Errorf("told %d times, want %d, and %d times as before", told, test.want, before)
+				}
+			})
+		})
+	}
+}
