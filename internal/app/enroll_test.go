@@ -107,3 +107,41 @@ func TestReloadWhileTheDiskIsFull(t *testing.T) {
 		}
 	})
 }
+
+// TestASecondReloadWhileTheDiskIsFull: what a reload could not make known to the ledger is not written after a later reload that changed it again or
+// removed it: the ledger would have the record of a service token that the configuration does not name any more, and forget the grace of the other one.
+func TestASecondReloadWhileTheDiskIsFull(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ledger := &fullDisk{memoryLedger: newMemoryLedger()}
+		var told lines
+		a := &App{log: slog.New(slog.NewTextHandler(&told, nil)), now: time.Now}
+		a.engine = newEngine(time.Now, a.log, event.NewStream(time.Now, nil, event.NewLog(a.log)))
+		a.engine.rotator = rotation.New(rotation.Options{Ledger: ledger, Started: time.Now(), Saved: a.engine.show})
+		reload := func(tokens []rotation.Token, removed ...string) {
+			if err := a.engine.replaceTokens(tokens, removed); err != nil {
+				t.Fatal(err)
+			}
+			a.engine.enrollReloaded(t.Context(), tokens)
+		}
+		first := restingTokens(2)
+		first[0].ID = "a mistake"
+		reload(first)
+		time.Sleep(retryCeiling / 3)
+		second := restingTokens(1)
+		reload(second, first[1].Name)
+		time.Sleep(retryCeiling * 5 / 6) // the first reload has tried again, and the second one is next
+		ledger.free()
+		time.Sleep(2 * time.Hour)
+		a.engine.workers.Wait()
+		record, err := ledger.Load(t.Context(), second[0].Name)
+		if s, _ := a.engine.view(second[0].Name); err != nil || record.TokenID != second[0].ID || s.enrolling || s.record.Revision != record.Revision {
+			t.Errorf("the ledger has %s in revision %d (%v), and the engine %s in revision %d", record.TokenID, record.Revision, err, s.record.TokenID, s.record.Revision)
+		}
+		if removed, err := ledger.Load(t.Context(), first[1].Name); err != nil || removed.Revision != 0 {
+			t.Errorf("a token that was removed has a record (%v)", err)
+		}
+		if n := told.Load(); n != 3 {
+			t.Errorf("the log says %d times that a token is not scheduled", n)
+		}
+	})
+}

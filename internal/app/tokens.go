@@ -100,8 +100,8 @@ func (e *engine) enrollReloaded(ctx context.Context, tokens []rotation.Token) {
 // enrollsAtOnce is how many tokens are enrolled at the same time, each in a transaction of its own.
 const enrollsAtOnce = 16
 
-// enrollEach makes tokens known to the ledger one by one, and tries again what could not be written until ctx ends. It tells
-// of each token once an hour: while a disk is full, the same thousands of tokens fail every time.
+// enrollEach makes tokens known to the ledger one by one, and tries again what could not be written until ctx ends. It leaves out tokens that a later
+// reload has changed or removed. It tells of each token once an hour: while a disk is full, the same thousands of tokens fail every time.
 func (e *engine) enrollEach(ctx context.Context, tokens []rotation.Token) {
 	var told time.Time
 	for {
@@ -115,7 +115,7 @@ func (e *engine) enrollEach(ctx context.Context, tokens []rotation.Token) {
 		}
 		var left []rotation.Token
 		for i, err := range errs {
-			if err == nil {
+			if err == nil || errors.Is(err, rotation.ErrReplaced) {
 				continue
 			}
 			left = append(left, tokens[i])
@@ -146,7 +146,7 @@ func (e *engine) enrollSome(ctx context.Context, tokens []rotation.Token) []erro
 		}
 		enrolling.Go(func() error {
 			var record rotation.Record
-			if record, errs[i] = e.rotator.Enroll(ctx, token); errs[i] == nil {
+			if record, errs[i] = e.rotator.EnrollIf(ctx, token, func() bool { return e.isConfigured(token) }); errs[i] == nil {
 				e.enrolled(token, record)
 			}
 			return nil
@@ -156,15 +156,25 @@ func (e *engine) enrollSome(ctx context.Context, tokens []rotation.Token) []erro
 	return errs
 }
 
+// isConfigured reports whether no later reload has changed or removed a token.
+func (e *engine) isConfigured(token rotation.Token) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	s := e.tokens[token.Name]
+	return s != nil && s.isOf(token)
+}
+
+// isOf reports whether a token was not changed by a reload after that one: each has parsed its own schedules.
+func (k *kept) isOf(token rotation.Token) bool {
+	now := k.token.token()
+	return sameIdentity(now, token) && now.Timetable.Schedule == token.Timetable.Schedule
+}
+
 // enrolled lets the engine work on a token again, unless a later reload has changed the token.
 func (e *engine) enrolled(token rotation.Token, record rotation.Record) {
 	e.mu.Lock()
 	s := e.tokens[token.Name]
-	current := false
-	if s != nil {
-		now := s.token.token()
-		current = sameIdentity(now, token) && now.Timetable.Schedule == token.Timetable.Schedule
-	}
+	current := s != nil && s.isOf(token)
 	if current {
 		s.enrolling = false
 	}

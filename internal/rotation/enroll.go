@@ -19,10 +19,22 @@ import (
 // rotation of the former service token is unfinished, Enroll returns an error: its secret would be
 // delivered to the wrong place.
 func (r *Rotator) Enroll(ctx context.Context, t Token) (Record, error) {
+	return r.EnrollIf(ctx, t, func() bool { return true })
+}
+
+// ErrReplaced says that a token was not enrolled, because a later configuration has another one of that name, or none.
+var ErrReplaced = errors.New("a later configuration replaces the token")
+
+// EnrollIf does what Enroll does while the configuration still has the token, and returns [ErrReplaced] else. isConfigured is asked after the record
+// was read: if the later token is enrolled after that, the revision of the record refuses the save of this one, or that one replaces it.
+func (r *Rotator) EnrollIf(ctx context.Context, t Token, isConfigured func() bool) (Record, error) {
 	l := r.lockOf(t.Name)
 	l.Lock()
 	defer l.Unlock()
 	record, err := r.ledger.Load(ctx, t.Name)
+	if !isConfigured() {
+		return Record{}, ErrReplaced
+	}
 	if err != nil {
 		return Record{}, fmt.Errorf("%w: loading the record of %s: %w", ErrLedger, t.Name, err)
 	}
