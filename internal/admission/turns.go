@@ -210,6 +210,9 @@ func (t *Turns) grant() {
 		}
 		one.begin(one.Urgency, func() { t.release(one) })
 	}
+	if t.rising.len() > 0 { // what is more urgent may exceed limits, while those that are active may hang
+		t.grantIn(t.rising.first().RisesAt.Sub(t.now()))
+	}
 }
 
 // next returns the turn that begins now, which the total has counted; nil if none may begin.

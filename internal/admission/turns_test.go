@@ -269,3 +269,27 @@ func TestClosedTurns(t *testing.T) {
 }
 
 func newTestTurns() *Turns { return NewTurns(time.Now, new(Total), "prod", func(event.Detail) {}) }
+
+// TestAWaitingTurnThatBecomesAnEmergency: while all turns of an account hang, one that waits begins when it has become so urgent that it may exceed
+// their number. It does not wait for one of them to end.
+func TestAWaitingTurnThatBecomesAnEmergency(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := &asking{Turns: NewTurns(time.Now, &Total{}, "prod", func(event.Detail) {})}
+		defer q.Close()
+		for i := range maxActive {
+			q.ask(i, Turn{Urgency: rotation.UrgencySlot})
+		}
+		q.ask(maxActive, Turn{Urgency: rotation.UrgencySlot, RisesAt: time.Now().Add(2 * time.Minute), RisesTo: rotation.UrgencyEmergency})
+		q.ask(maxActive+1, Turn{Urgency: rotation.UrgencySlot, RisesAt: time.Now().Add(time.Minute), RisesTo: rotation.UrgencyEmergency})
+		q.ask(maxActive+2, Turn{Urgency: rotation.UrgencySlot, RisesAt: time.Now().Add(time.Minute), RisesTo: rotation.UrgencyClosing})
+		if got := q.got(); len(got) != maxActive {
+			t.Fatalf("%d turns began", len(got))
+		}
+		for _, want := range []int{maxActive + 1, maxActive} {
+			time.Sleep(time.Minute)
+			if got := q.got(); !slices.Equal(got, []int{want}) {
+				t.Errorf("%v began, want %d", got, want)
+			}
+		}
+	})
+}
