@@ -163,8 +163,8 @@ func TestHooksInBatches(t *testing.T) {
 		return failing
 	}
 	w.eventually("all refused", func() bool { return failing(d) == n })
-	receiver.setRefuse(false)
 	d.stop()
+	receiver.setRefuse(false)
 	if got := receiver.seen(); len(got) != 0 {
 		t.Fatalf("%+v", got)
 	}
