@@ -60,10 +60,11 @@ type Watch struct {
 	loops   sync.WaitGroup
 }
 
-// running is a check with its last result. The lock of Watch guards result and began.
+// running is a check with its last result. The lock of Watch guards result, toldAs and began.
 type running struct {
 	check  Check
 	result status.Check
+	toldAs string    // what fails now: see [rotation.ToldAs]
 	began  time.Time // when the look in progress started; zero if there is none
 	again  chan struct{}
 	stop   context.CancelFunc
@@ -236,10 +237,12 @@ func (w *Watch) look(ctx context.Context, r *running) bool {
 			after.Since = before.Since
 		}
 	}
-	r.result = after
+	toldAs := rotation.ToldAs(err)
+	another := toldAs != r.toldAs
+	r.result, r.toldAs = after, toldAs
 	w.mu.Unlock()
 	// Before the first look all counts as well, so that only a fault is reported.
-	if after.Fails() != before.Fails() || after.Reason != before.Reason {
+	if after.Fails() != before.Fails() || after.Reason != before.Reason || another {
 		w.changed(after)
 	}
 	return after.OK

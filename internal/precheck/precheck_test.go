@@ -105,6 +105,31 @@ func TestFaultIsSeenAndEnds(t *testing.T) {
 	})
 }
 
+// refusal is the error of a server that refuses.
+type refusal string
+
+func (r refusal) Error() string { return string(r) }
+func (refusal) Cause() string   { return "refused" }
+
+// TestAnotherRefusal: who grants one missing permission after the other is told what is missing next. What a proxy calls each request is not news.
+func TestAnotherRefusal(t *testing.T) {
+	inBubble(t, func(b *bench) {
+		for _, text := range []string{
+			"its policy lacks read (request 18.2d351ab8, 5e0c7f2a-beef-4bad-8ace-0123456789ab)", "its policy lacks read (request 19.a7, 0b1d9c44-cafe-4fab-9bed-ba9876543210)",
+			"its policy lacks update (request 20.01, 0b1d9c45-cafe-4fab-9bed-ba9876543210)",
+		} {
+			b.is(refusal(text))
+			time.Sleep(2 * time.Minute)
+		}
+		b.is(nil)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if diff := cmp.Diff([]string{"Vault false refused", "Vault false refused", "Vault true "}, b.told); diff != "" {
+			t.Errorf("told (-want +got):\n%s", diff)
+		}
+	})
+}
+
 // TestFirstLookFails: a fault that was there before the start is told as well.
 func TestFirstLookFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 	"syscall"
+	"unicode"
 
 	"rotatord/internal/event"
 )
@@ -56,26 +58,23 @@ func CauseOr(err error, otherwise string) string {
 
 // StuckOn returns what tells that a token could not be worked on.
 func StuckOn(err error) event.RotationStuck {
-	return event.RotationStuck{Err: err, Cause: toldAs(err)}
+	return event.RotationStuck{Err: err, Cause: ToldAs(err)}
 }
 
-// toldAs returns by what a token knows that it has told an error before: by its cause. A refusal says more than one word, such as
-// which of several permissions is missing, so its text counts without the numbers, which may be times, or the number that Cloudflare gives
-// it. It is empty if the text counts as it is.
-func toldAs(err error) string {
+// ToldAs returns by what it is known that an error was told before: by its cause. A refusal says more than one word, such as which of several
+// permissions is missing, so the number that Cloudflare gives it counts too, or else its text without words that have a digit: they may be times, or
+// what a proxy calls each request. ToldAs is empty if the error has no cause.
+func ToldAs(err error) string {
 	cause := CauseOr(err, "")
 	if cause != refusedCause {
 		return cause
 	}
-	if e, ok := errors.AsType[*IssuerError](err); ok { // its text may have the number of a request
+	if e, ok := errors.AsType[*IssuerError](err); ok {
 		return fmt.Sprintf("%s %d %d", cause, e.Status, e.Code)
 	}
-	return cause + " " + strings.Map(func(r rune) rune {
-		if r >= '0' && r <= '9' {
-			return -1
-		}
-		return r
-	}, err.Error())
+	words := strings.FieldsFunc(err.Error(), func(r rune) bool { return r != '-' && !unicode.IsLetter(r) && !unicode.IsDigit(r) })
+	words = slices.DeleteFunc(words, func(word string) bool { return strings.ContainsFunc(word, unicode.IsDigit) })
+	return cause + " " + strings.Join(words, " ")
 }
 
 // refusedCause is the cause of what a server refuses.

@@ -147,7 +147,7 @@ func (a *attempt) report(work *Work, result event.Result, reason string, err err
 	}
 	d := a.record.ended(work, result, a.now())
 	d.Reason, d.Err, d.Duration, d.Overtaken = reason, err, a.now().Sub(a.began), reason == ReasonOvertaken
-	d.Cause, d.Sink, d.Awaited = toldAs(err), SinkOf(err), a.manual
+	d.Cause, d.Sink, d.Awaited = ToldAs(err), SinkOf(err), a.manual
 	if !a.due.Begin.IsZero() {
 		d.Lag = a.began.Sub(a.due.Begin)
 	}

@@ -167,6 +167,7 @@ func TestAnotherRefusalIsTold(t *testing.T) {
 	}{
 		"Vault":                {[3]error{refusal("no read"), refusal("no update"), refusal("no update")}, 2},
 		"a login":              {[3]error{refusal("expired 9s ago"), refusal("expired 39s ago"), refusal("expired 59s ago")}, 1},
+		"a proxy":              {[3]error{refusal("denied, #18.2d351ab8"), refusal("denied, #a19.c0ffee77"), refusal("denied, #9bad.7fee-dead")}, 1},
 		"Cloudflare":           {[3]error{refused(401, 1000, "invalid"), refused(403, 10000, "no permission"), refused(403, 10000, "no permission")}, 2},
 		"a page of Cloudflare": {[3]error{refused(403, 0, "request 1"), refused(403, 0, "request 2"), refused(403, 0, "request 3")}, 1},
 	} {
