@@ -26,6 +26,8 @@ const (
 	retryMin   = 15 * time.Second
 	// hangsAfter is how long a check may run after its timeout before it counts as failed.
 	hangsAfter = 5 * time.Second
+	// toldMost is how many different refusals of a check are told until it is good again: a server may give each another text.
+	toldMost = 8
 )
 
 // ErrNothingLearned is in the error of a check that found out nothing, neither good nor bad: it was cut off, or
@@ -60,11 +62,11 @@ type Watch struct {
 	loops   sync.WaitGroup
 }
 
-// running is a check with its last result. The lock of Watch guards result, toldAs and began.
+// running is a check with its last result. The lock of Watch guards result, told and began.
 type running struct {
 	check  Check
 	result status.Check
-	toldAs string    // what fails now: see [rotation.ToldAs]
+	told   []string  // what was told since the check fails: see [rotation.ToldAs]
 	began  time.Time // when the look in progress started; zero if there is none
 	again  chan struct{}
 	stop   context.CancelFunc
@@ -237,12 +239,16 @@ func (w *Watch) look(ctx context.Context, r *running) bool {
 			after.Since = before.Since
 		}
 	}
-	toldAs := rotation.ToldAs(err)
-	another := toldAs != r.toldAs
-	r.result, r.toldAs = after, toldAs
-	w.mu.Unlock()
 	// Before the first look all counts as well, so that only a fault is reported.
-	if after.Fails() != before.Fails() || after.Reason != before.Reason || another {
+	news := after.Fails() != before.Fails() || after.Reason != before.Reason
+	if what := rotation.ToldAs(err); err == nil {
+		r.told = nil
+	} else if !slices.Contains(r.told, what) && len(r.told) < toldMost {
+		r.told, news = append(r.told, what), true
+	}
+	r.result = after
+	w.mu.Unlock()
+	if news {
 		w.changed(after)
 	}
 	return after.OK
